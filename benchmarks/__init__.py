@@ -1,0 +1,1 @@
+"""What forkserve costs beside its peers; compare.py is the command. Not part of the installed package."""

@@ -1,0 +1,159 @@
+"""The access log: one line per answered request, with Gunicorn's atoms. Runs in workers.
+
+The format is compiled once; lines are gathered and written when the loop has nothing else to do at the moment, at the
+latest after a second. Values that clients chose are escaped: none can forge a line or leave its quotes.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from forkserve.log import LogFile, one_line
+
+_ATOM = re.compile(r"%(?:\(([^()]*(?:\([^()]*\))?[^()]*)\)([sd])|%)")
+_MOST_BYTES = 32 * 1024
+_LONGEST_WAIT_S = 1.0
+
+
+class Answer(Protocol):
+    """What is known of a response."""
+
+    code: int
+    status: str
+    headers: list[tuple[str, str]] | None
+    body_bytes: int
+
+
+Environ = dict[str, Any]
+Atom = Callable[[Environ, Answer, float], str]
+
+
+def _text(value: object) -> str:
+    """Spell a value inside quotes: `-` for none."""
+    return one_line(str(value).replace("\\", "\\\\").replace('"', '\\"')) or "-"
+
+
+def _user(environ: Environ) -> str:
+    kind, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if kind.lower() != "basic":
+        return "-"
+    import base64  # lazy: few services use it
+    import binascii
+
+    try:
+        return _text(base64.b64decode(credentials.strip()).partition(b":")[0].decode("utf-8"))
+    except (binascii.Error, ValueError):
+        return "-"
+
+
+def _request_line(environ: Environ) -> str:
+    return _text(f"{environ['REQUEST_METHOD']} {environ.get('RAW_URI', '')} {environ['SERVER_PROTOCOL']}")
+
+
+class _Stamp:
+    """The time of the line, spelled once a second."""
+
+    second = 0
+    text = ""
+
+    def __call__(self, environ: Environ, answer: Answer, took_s: float) -> str:
+        now = int(time.time())
+        if now != self.second:
+            self.second = now
+            self.text = time.strftime("[%d/%b/%Y:%H:%M:%S %z]", time.localtime(now))
+        return self.text
+
+
+# Gunicorn's documented atoms; M and D and L are the duration in ms, us and s.
+ATOMS: dict[str, Atom] = {
+    "h": lambda e, a, t: _text(e.get("REMOTE_ADDR", "")),
+    "l": lambda e, a, t: "-",
+    "u": lambda e, a, t: _user(e),
+    "t": _Stamp(),
+    "r": lambda e, a, t: _request_line(e),
+    "m": lambda e, a, t: e["REQUEST_METHOD"],
+    "U": lambda e, a, t: _text(e["PATH_INFO"]),
+    "q": lambda e, a, t: _text(e["QUERY_STRING"]) if e["QUERY_STRING"] else "",
+    "H": lambda e, a, t: e["SERVER_PROTOCOL"],
+    "s": lambda e, a, t: str(a.code),
+    "st": lambda e, a, t: _text(a.status),
+    "B": lambda e, a, t: str(a.body_bytes),
+    "b": lambda e, a, t: str(a.body_bytes) if a.body_bytes else "-",
+    "f": lambda e, a, t: _text(e.get("HTTP_REFERER", "")),
+    "a": lambda e, a, t: _text(e.get("HTTP_USER_AGENT", "")),
+    "T": lambda e, a, t: str(int(t)),
+    "M": lambda e, a, t: str(int(t * 1000)),
+    "D": lambda e, a, t: str(int(t * 1_000_000)),
+    "L": lambda e, a, t: f"{t:.6f}",
+    "p": lambda e, a, t: f"<{os.getpid()}>",
+}
+
+
+def _looked_up(name: str) -> Atom | None:
+    """Return the atom of a request header {x}i, a response header {x}o or an environ key {x}e."""
+    if not (name.startswith("{") and name[-2:-1] == "}"):
+        return None
+    key = name[1:-2].lower()
+    match name[-1]:
+        case "i":
+            header = "HTTP_" + key.upper().replace("-", "_")
+            header = header[5:] if header in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH") else header
+            return lambda e, a, t: _text(e.get(header, ""))
+        case "o":
+            return lambda e, a, t: next((_text(v) for n, v in a.headers or () if n.lower() == key), "-")
+        case "e":
+            exact = name[1:-2]
+            return lambda e, a, t: _text(e.get(exact, ""))
+    return None
+
+
+def compile_format(text: str) -> tuple[str, tuple[Atom, ...]]:
+    """Return a %-template and the atoms that fill it. ValueError names an atom that does not exist."""
+    atoms: list[Atom] = []
+    pieces: list[str] = []
+    at = 0
+    for match in _ATOM.finditer(text):
+        pieces.append(text[at : match.start()].replace("%", "%%"))
+        at = match.end()
+        if match[1] is None:
+            pieces.append("%%")
+            continue
+        atom = ATOMS.get(match[1]) or _looked_up(match[1])
+        if atom is None:
+            raise ValueError(
+                f"%({match[1]})s is not an atom; known are {' '.join(ATOMS)} and {{name}}i {{name}}o {{name}}e"
+            )
+        atoms.append(atom)
+        pieces.append("%s")
+    pieces.append(text[at:].replace("%", "%%"))
+    return one_line("".join(pieces)) + "\n", tuple(atoms)
+
+
+class AccessLog:
+    """The access log of one worker. ``open`` raises OSError."""
+
+    def __init__(self, text: str) -> None:
+        self.file = LogFile(1)
+        self._template, self._atoms = compile_format(text)
+        self._lines: list[str] = []
+        self._bytes = 0
+        self._oldest = 0.0
+
+    def note(self, environ: Environ, answer: Answer, took_s: float) -> None:
+        """Write down one answered request."""
+        line = self._template % tuple([atom(environ, answer, took_s) for atom in self._atoms])
+        if not self._lines:
+            self._oldest = time.monotonic()
+        self._lines.append(line)
+        self._bytes += len(line)
+        if self._bytes > _MOST_BYTES or time.monotonic() - self._oldest > _LONGEST_WAIT_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._lines:
+            self.file.write("".join(self._lines).encode("utf-8", "backslashreplace"))
+            self._lines.clear()
+            self._bytes = 0

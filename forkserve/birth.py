@@ -1,0 +1,25 @@
+"""What a child is born with: all that the master hands to the code of a worker, which the master does not know."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forkserve.config.settings import Settings
+from forkserve.net.listener import Listener
+from forkserve.unix.channel import Channel
+from forkserve.unix.scoreboard import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """One child's inheritance; the settings are those of its generation."""
+
+    slot: int
+    generation: int
+    settings: Settings
+    listeners: tuple[Listener, ...]
+    channel: Channel
+    row: Row
+
+
+# Becomes the child: called in it once, with every signal blocked; what it returns is the exit code.
+ChildMain = Callable[[Birth], int]

@@ -1,0 +1,127 @@
+"""Layers of raw values -> Settings, with the origin of each; and what changed between two Settings.
+
+Order: default < file < environment < flags. Every value that any layer holds must be good, also one that a
+stronger layer hides: a slip in the file must not wait for the day on which a flag is dropped. All problems are
+told at once, a line each. Used by the command and, at a reload, by the master.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from forkserve.config import sources, values
+from forkserve.config.settings import Effect, Settings, declared
+from forkserve.config.sources import Given, Layer
+from forkserve.errors import SettingsError
+from forkserve.net import address
+
+NO_APP = 'no app: give it as an argument (forkserve module:attr) or as app = "module:attr" in the file'
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """What it takes to load the settings, now and again at every reload."""
+
+    argv: Layer
+    environ: Mapping[str, str]
+    config_path: str = ""  # empty: FORKSERVE_CONFIG may name one
+    is_app_needed: bool = False
+
+    def load(self) -> "Resolved":
+        """Read the file anew and resolve all layers; raise SettingsError with a line for each problem."""
+        resolved = resolve([*self._file(), sources.read_environ(self.environ), self.argv], self)
+        if self.is_app_needed and not resolved.settings.app:
+            raise SettingsError(NO_APP)
+        return resolved
+
+    def _file(self) -> list[Layer]:
+        if self.config_path:
+            return [sources.read_file(self.config_path, "--config")]
+        named = self.environ.get(sources.CONFIG_VARIABLE, "")
+        return [sources.read_file(named, sources.CONFIG_VARIABLE)] if named else []
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Good settings, and where those that some layer gives came from."""
+
+    settings: Settings
+    origins: Mapping[str, str]  # no entry: nobody gave it, it is the default
+    loader: Loader
+
+    def reload(self) -> "Resolved":
+        """Load again from the same places; raise SettingsError and change nothing where they are bad now."""
+        return self.loader.load()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One setting that differs between two Settings, and when the new value takes effect."""
+
+    name: str
+    old: Any
+    new: Any
+    effect: Effect
+
+
+def load(argv: Layer, environ: Mapping[str, str], config_path: str = "", *, is_app_needed: bool = False) -> Resolved:
+    """Load the settings for the first time; raise SettingsError with a line for each problem."""
+    # A copy: what the process does to its environment later must not change what a reload reads.
+    return Loader(argv, dict(environ), config_path, is_app_needed).load()
+
+
+def resolve(layers: Sequence[Layer], loader: Loader) -> Resolved:
+    """Lay the layers over the defaults, the weakest first; raise SettingsError with a line for each problem."""
+    problems: list[str] = []
+    chosen: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        problems += layer.problems
+        for name, given in layer.given.items():
+            try:
+                chosen[name] = values.read(declared()[name], given.raw, is_text=given.is_text)
+            except ValueError as reason:
+                problems.append(_problem(name, given, reason))
+            origins[name] = given.origin
+    if not problems:
+        settings = Settings(**chosen)
+        problems += check(settings, origins)
+    if problems:
+        raise SettingsError("\n".join(values.one_line(problem) for problem in problems))
+    return Resolved(settings, origins, loader)
+
+
+def check(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    """Say what is wrong between settings that are good each by itself."""
+    if not settings.pidfile:
+        return []
+    sockets = [address.parse(text) for text in settings.bind]
+    others = [("errorlog", settings.errorlog), ("accesslog", settings.accesslog)]
+    others += [("bind", place.path) for place in sockets if place.family is address.Family.UNIX]
+    return [
+        f"{origins.get('pidfile', 'default')}: pidfile = {values.show(settings.pidfile)}: is also {name}'s file;"
+        " give each its own"
+        for name, path in others
+        if path == settings.pidfile
+    ]
+
+
+def diff(old: Settings, new: Settings) -> tuple[Change, ...]:
+    """List the settings whose values differ, in the order of declaration."""
+    return tuple(
+        Change(name, getattr(old, name), getattr(new, name), setting.option.effect)
+        for name, setting in declared().items()
+        if getattr(old, name) != getattr(new, name)
+    )
+
+
+def _problem(name: str, given: Given, reason: ValueError) -> str:
+    raw = given.raw
+    if given.is_text and isinstance(raw, tuple):
+        raw = ",".join(raw)  # a flag that may be repeated
+    return f"{given.origin}: {name} = {_bare(raw) if given.is_text else values.show(raw)}: {reason}"
+
+
+def _bare(raw: object) -> str:
+    """Text has no quotes where it was written, so a number shows none."""
+    return raw if isinstance(raw, str) and raw.lstrip("-").isdecimal() else values.show(raw)

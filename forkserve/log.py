@@ -1,0 +1,207 @@
+"""The error log: one line per fact, `time [pid] [level] sentence key=value`, from every process of the tree.
+
+Used by the master and by workers, each writing whole lines to the same descriptor. Logging never raises and never
+blocks the one who logs: what a full disk, a dead reader or a stuck pipe does not take is counted and said later.
+Signal handlers and pure modules do not log. The access log is in accesslog.py.
+"""
+
+import os
+import re
+import select
+import stat
+import time
+from collections.abc import Mapping
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+# What poll(2) calls writable holds at least PIPE_BUF bytes (pipe(7)), so pieces of this size never block.
+_PIECE_BYTES = 4096
+_PLAIN = re.compile(r"[!#-\[\]-~]+\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _escape(match: "re.Match[str]") -> str:
+    code = ord(match.group())
+    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with every control character and line separator escaped: it cannot forge a line."""
+    return _CONTROL.sub(_escape, text)
+
+
+def value(thing: object) -> str:
+    """Spell one value of a key=value pair: bare where it is one plain word, else in double quotes."""
+    if isinstance(thing, float):
+        return f"{thing:.3f}".rstrip("0").rstrip(".")
+    text = str(thing)
+    if _PLAIN.match(text):
+        return text
+    return '"' + one_line(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def write_all(fd: int, data: bytes, patience_ms: int, may_block: bool) -> bool:
+    """Write ``data`` to ``fd`` without ever waiting longer than ``patience_ms`` at a time; False if some was lost."""
+    view = memoryview(data)
+    while view:
+        piece = view if not may_block else view[:_PIECE_BYTES]
+        try:
+            if may_block and not _writable(fd, patience_ms):
+                return False
+            view = view[os.write(fd, piece) :]
+        except BlockingIOError:  # somebody else set O_NONBLOCK on a shared descriptor
+            if not _writable(fd, patience_ms):
+                return False
+        except OSError:  # ENOSPC, EPIPE, EIO, EBADF: nobody can be told, the drop is counted
+            return False
+    return True
+
+
+def _writable(fd: int, patience_ms: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return any(events & select.POLLOUT for _, events in poll.poll(patience_ms))
+
+
+class LogFile:
+    """A place that lines are appended to: a path that can be opened anew, or a standard stream."""
+
+    def __init__(self, standard_fd: int) -> None:
+        self.path = "-"
+        self.fd = standard_fd
+        self.patience_ms = 0  # the master waits for nobody; a worker may grant a slow reader a moment
+        self.lost = 0
+        self._standard_fd = standard_fd
+        self._may_block = True
+
+    def open(self, path: str) -> None:
+        """Append to ``path`` from now on; ``-`` is the standard stream. OSError leaves all as it was."""
+        fd = self._standard_fd if path == "-" else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if self.fd != self._standard_fd:
+            # The number stays the same, so that whoever was told it (faulthandler) writes to the new file.
+            if path != "-":
+                os.dup2(fd, self.fd, inheritable=False)
+                os.close(fd)
+                fd = self.fd
+            else:
+                os.close(self.fd)
+        self.path, self.fd = path, fd
+        try:
+            self._may_block = not stat.S_ISREG(os.fstat(fd).st_mode)
+        except OSError:
+            self._may_block = False  # closed stderr: writes fail at once
+
+    def reopen(self) -> None:
+        """Open the path again (USR1, logrotate); a path that cannot be opened leaves the old file in use."""
+        self.open(self.path)
+
+    def write(self, data: bytes) -> bool:
+        """Append ``data``; False (and one more in ``lost``) when it could not be written."""
+        if write_all(self.fd, data, self.patience_ms, self._may_block):
+            return True
+        self.lost += 1
+        return False
+
+
+class ErrorLog:
+    """The error log of this process; there is one, ``log`` below."""
+
+    def __init__(self) -> None:
+        self.file = LogFile(2)
+        self.level = LEVELS["info"]
+
+    def setup(self, path: str, level: str) -> None:
+        """Write to ``path`` what is at least as severe as ``level``. Raises OSError."""
+        self.level = LEVELS[level]
+        self.file.open(path)
+
+    def say(self, level: str, sentence: str, fields: Mapping[str, object], detail: str = "") -> None:
+        """Write one line; ``detail`` (a traceback) follows on lines of its own, indented."""
+        if LEVELS[level] < self.level:
+            return
+        pairs = "".join(f" {key}={value(thing)}" for key, thing in fields.items())
+        text = f"{_timestamp()} [{os.getpid()}] [{level}] {one_line(sentence)}{pairs}\n"
+        if detail:
+            text += "".join(f"    {one_line(line)}\n" for line in detail.rstrip("\n").split("\n"))
+        if self.file.lost and self.file.write(
+            f"{_timestamp()} [{os.getpid()}] [warning] log lines were lost count={self.file.lost}\n".encode()
+        ):
+            self.file.lost = 0
+        self.file.write(text.encode("utf-8", "backslashreplace"))
+
+    def debug(self, sentence: str, **fields: object) -> None:
+        """Say what only a developer of forkserve wants to see."""
+        self.say("debug", sentence, fields)
+
+    def info(self, sentence: str, **fields: object) -> None:
+        """Say what happened as it should."""
+        self.say("info", sentence, fields)
+
+    def warning(self, sentence: str, **fields: object) -> None:
+        """Say what an operator should look at."""
+        self.say("warning", sentence, fields)
+
+    def error(self, sentence: str, **fields: object) -> None:
+        """Say what went wrong for somebody."""
+        self.say("error", sentence, fields)
+
+    def exception(self, sentence: str, error: BaseException, **fields: object) -> None:
+        """Say what went wrong with the traceback of ``error``."""
+        self.say("error", sentence, fields, traceback_text(error))
+
+
+def traceback_text(error: BaseException) -> str:
+    """Spell the traceback of ``error``, chained causes included."""
+    import traceback  # lazy: only a fault pays for it
+
+    return "".join(traceback.format_exception(error))
+
+
+def _timestamp() -> str:
+    now = time.time()
+    local = time.localtime(now)
+    return time.strftime("%Y-%m-%d %H:%M:%S", local) + f".{int(now % 1 * 1000):03d}" + time.strftime(" %z", local)
+
+
+class ErrorStream:
+    """``wsgi.errors``: a text stream whose lines go to the error log's file; takes any str, lone surrogates too."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def write(self, text: str) -> int:
+        """Append ``text`` as it is."""
+        log.file.write(text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Append each of ``lines``."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Nothing waits: write() has written."""
+
+    def isatty(self) -> bool:
+        """Whether a person reads it."""
+        return os.isatty(log.file.fd)
+
+    def fileno(self) -> int:
+        """The descriptor that lines go to, as ``print(file=...)`` and the logging package may ask."""
+        return log.file.fd
+
+
+log = ErrorLog()
+errors_stream = ErrorStream()
+
+__all__ = [
+    "LEVELS",
+    "ErrorLog",
+    "ErrorStream",
+    "LogFile",
+    "errors_stream",
+    "log",
+    "one_line",
+    "traceback_text",
+    "value",
+]

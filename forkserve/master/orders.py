@@ -1,0 +1,81 @@
+"""What the supervisor orders its children: each order is an action, the stage it begins, and one line of the log.
+
+Pure, in the master. Knows how a child is asked to leave, dumped and killed, and how much time each step gets;
+when and whom is the supervisor's decision. Moments are monotonic seconds.
+"""
+
+from forkserve.master import actions as do
+from forkserve.master.records import Record, Stage
+
+DUMP_S = 1.0  # from the stack dump to the kill
+KILL_AGAIN_S = 5.0  # a killed child that is not reaped is stuck in the kernel: remind it rarely
+QUICK_S = 1.0  # what a quick stop, or a grace of 0, leaves to the request that runs
+
+
+class Orders:
+    """The actions of one round, in order."""
+
+    def __init__(self) -> None:
+        self._actions: list[do.Action] = []
+
+    def take(self) -> list[do.Action]:
+        """Hand the round over and begin the next."""
+        taken, self._actions = self._actions, []
+        return taken
+
+    def add(self, action: do.Action) -> None:
+        self._actions.append(action)
+
+    def say(self, level: str, sentence: str, record: Record | None = None, detail: str = "", **fields: object) -> None:
+        """Log one line; a record adds whom it is about, None is left out, seconds are rounded."""
+        known = (("id", record.id), ("slot", record.slot), ("gen", record.generation)) if record else ()
+        told = {key: _rounded(value) for key, value in fields.items() if value is not None}
+        self.add(do.Say(level, sentence, (*known, *told.items()), id=record.id if record else 0, detail=detail))
+
+    def spawn(self, record: Record) -> None:
+        """Fork this child; the line follows when the kernel has answered."""
+        self.add(do.Spawn(record.id, record.kind, record.slot, record.generation))
+
+    def retire(self, record: Record, now: float, grace_s: float, why: str, drain: bool = False) -> None:
+        """Ask a READY child to finish within the grace and exit; without grace it is hurried."""
+        if not grace_s:
+            self.hurry(record, now, why)
+            return
+        record.enter(Stage.RETIRING, now, now + grace_s)
+        record.asked, record.why = True, why
+        self.add(do.Retire(record.id, drain=drain))
+        self.say("info", "retiring worker", record, cause=why)
+
+    def hurry(self, record: Record, now: float, why: str) -> None:
+        """Ask a READY or RETIRING child to leave now; an earlier deadline stays."""
+        deadline = min(record.deadline or now + QUICK_S, now + QUICK_S)
+        record.enter(Stage.RETIRING, now, deadline)
+        record.asked, record.hurried, record.why = True, True, why
+        self.add(do.Hurry(record.id))
+        self.say("info", "hurrying worker", record, cause=why)
+
+    def condemn(self, record: Record, now: float, why: str) -> None:
+        """Have an overdue child write its stacks; its kill is due a moment later."""
+        record.enter(Stage.KILLED, now, now + DUMP_S)
+        record.why = why
+        self.add(do.Dump(record.id))
+
+    def kill(self, record: Record, now: float) -> None:
+        """Kill a condemned child, and again later if it is not reaped; only the first time is worth a line."""
+        first = not record.killed
+        record.killed = True
+        record.deadline = now + KILL_AGAIN_S
+        self.add(do.Kill(record.id))
+        if first:
+            self.say("info", "killed worker", record, cause=record.why)
+
+    def abandon(self, record: Record, now: float, why: str) -> None:
+        """Kill a child that never served and is not wanted any more; one that is still FORKING dies once it exists."""
+        record.enter(Stage.KILLED, now)
+        record.asked, record.why = True, why
+        if record.forked:
+            self.kill(record, now)
+
+
+def _rounded(value: object) -> object:
+    return round(value, 2) if isinstance(value, float) else value

@@ -1,0 +1,185 @@
+"""The plan: a few rules in fixed order that make the children match the target.
+
+Pure, in the master; the supervisor runs it after every event. Each rule is level-triggered: it looks at what is,
+not at what happened, so planning twice in a row says nothing the second time. Order: kill the overdue, give up
+what cannot succeed, then either wind down or spawn the missing and retire the excess, then tell where we stand.
+"""
+
+from forkserve.errors import ExitCode
+from forkserve.master.actions import Exit, Notify
+from forkserve.master.orders import Orders
+from forkserve.master.records import UNBORN, Phase, Stage
+from forkserve.master.state import State, status
+
+START_TRIES = 3  # failed boots after which a first start gives up
+
+
+def plan(state: State, orders: Orders, now: float) -> None:
+    """Order what is missing between the target and the children as they are now."""
+    _kill_overdue(state, orders, now)
+    _give_up_start(state, orders)
+    if state.leaving:
+        _wind_down(state, orders, now)
+        announce(state, orders)
+        _exit_when_alone(state, orders)
+    else:
+        _give_up_reload(state, orders, now)
+        _abandon_unwanted(state, orders, now)
+        _spawn_missing(state, orders, now)
+        _retire_excess(state, orders, now)
+        _note_serving(state, orders)
+        _note_rolled_out(state, orders, now)
+        _note_strength(state, orders)
+        announce(state, orders)
+
+
+def leave(state: State, orders: Orders, phase: Phase) -> None:
+    """Begin to wind down, or go on faster; a reload is over, whatever it was at."""
+    if state.phase is Phase.STOPPING:
+        return
+    if state.reloading:
+        orders.say("info", "reload abandoned", gen=state.generation)
+    state.rollout = None
+    state.loading = state.load_again = state.degraded = False
+    state.phase = phase
+    orders.say("info", phase.value, live=len(state.records))
+
+
+def announce(state: State, orders: Orders) -> None:
+    """Tell the service manager where we stand, if that is news."""
+    serving = state.phase is Phase.SERVING
+    notify = Notify(
+        status(state),
+        ready=serving and not state.reloading,
+        reloading=serving and state.reloading,
+        stopping=state.leaving,
+    )
+    if notify != state.announced:
+        state.announced = notify
+        orders.add(notify)
+
+
+def _kill_overdue(state: State, orders: Orders, now: float) -> None:
+    for record in state.records:
+        if not record.is_due(now):
+            continue
+        if record.stage is Stage.KILLED:
+            orders.kill(record, now)
+        elif record.stage is Stage.RETIRING:
+            orders.condemn(record, now, "grace over")
+            orders.say("warning", "worker overdue", record, cause=record.why)
+        else:
+            orders.condemn(record, now, f"not ready within {state.policy.boot_timeout_s:g} s")
+            pause_s = state.count_failure(record, now, f"worker was {record.why}")
+            orders.say("error", "worker overdue", record, cause=record.why, retry_s=pause_s)
+
+
+def _give_up_start(state: State, orders: Orders) -> None:
+    """End a first start on which nobody was ever ready, so that whoever started us learns why at once."""
+    hopeless = not state.ever_ready and state.start_failures >= START_TRIES
+    if state.phase is Phase.STARTING and hopeless and not state.records.staged(*UNBORN):
+        state.exit_code = state.trouble.exit_code or ExitCode.APP_IMPORT.value
+        leave(state, orders, Phase.STOPPING)
+
+
+def _wind_down(state: State, orders: Orders, now: float) -> None:
+    why = state.phase.value
+    for record in state.records.staged(*UNBORN):
+        orders.abandon(record, now, why)
+    if state.phase is Phase.DRAINING:
+        for record in state.records.staged(Stage.READY):
+            orders.retire(record, now, state.policy.grace_s, why, drain=True)
+    else:
+        for record in state.records.staged(Stage.READY, Stage.RETIRING):
+            if not record.hurried:
+                orders.hurry(record, now, why)
+
+
+def _exit_when_alone(state: State, orders: Orders) -> None:
+    if len(state.records):
+        return
+    if state.exit_code:
+        trouble = state.trouble
+        detail, cause, tries = trouble.traceback, trouble.error, state.start_failures
+        orders.say("critical", "first start failed", None, detail, cause=cause, tries=tries)
+    orders.add(Exit(state.exit_code))
+    state.exited = True
+
+
+def _give_up_reload(state: State, orders: Orders, now: float) -> None:
+    """End a reload that cannot boot or takes too long; the generation that served before is wanted again."""
+    rollout = state.rollout
+    if rollout is None:
+        return
+    timed_out = rollout.is_due(now)
+    if rollout.failures <= state.policy.reload_retries and not timed_out:
+        return
+    causes = [f"not done after {state.policy.reload_timeout_s:g} s"] if timed_out else []
+    causes += [state.trouble.error] if state.trouble.error else []
+    cause = "; ".join(causes)
+    state.last_error = f"reload to {rollout.generation} failed: {cause}"
+    state.rollout = None
+    if fallback := state.serving_before():
+        state.generation = state.serving = fallback
+        state.end_backoff()
+    orders.say("error", "reload failed", None, state.trouble.traceback, gen=rollout.generation, cause=cause)
+
+
+def _abandon_unwanted(state: State, orders: Orders, now: float) -> None:
+    """Kill what boots for another generation, and the youngest that boot beyond the size."""
+    for record in state.records.staged(*UNBORN):
+        if record.generation != state.generation:
+            orders.abandon(record, now, "generation abandoned")
+    unborn = state.records.staged(*UNBORN)
+    excess = len(unborn) + len(state.records.staged(Stage.READY, generation=state.generation)) - state.size
+    for record in unborn[::-1][: max(0, excess)]:
+        orders.abandon(record, now, "scaled down")
+
+
+def _spawn_missing(state: State, orders: Orders, now: float) -> None:
+    """Spawn within the surge; while boots fail, one child at a time probes whether they still do."""
+    if not state.backoff.allows(now):
+        return
+    missing = state.size - len(state.records.staged(*UNBORN, Stage.READY, generation=state.generation))
+    room = state.size + state.policy.surge - len(state.records)
+    if state.backoff.level:
+        room = min(room, 1 - len(state.records.staged(*UNBORN)))
+    for _ in range(min(missing, room)):
+        orders.spawn(state.records.add(state.generation, now))
+
+
+def _retire_excess(state: State, orders: Orders, now: float) -> None:
+    """Retire READY children beyond the size: those of unwanted generations first, then the oldest."""
+    ready = state.records.staged(Stage.READY)
+    ready.sort(key=lambda record: (record.generation == state.generation, record.generation, record.id))
+    for record in ready[: max(0, len(ready) - state.size)]:
+        why = "scaled down" if record.generation == state.generation else "replaced"
+        orders.retire(record, now, state.policy.grace_s, why)
+
+
+def _note_serving(state: State, orders: Orders) -> None:
+    if state.phase is Phase.STARTING and state.ready >= state.size:
+        state.phase = Phase.SERVING
+        state.serving = state.serving_before() or state.generation
+        orders.say("info", "serving", gen=state.serving, workers=state.ready)
+
+
+def _note_rolled_out(state: State, orders: Orders, now: float) -> None:
+    if state.rollout and state.rolled_out():
+        took_s = now - state.rollout.began_at
+        state.rollout = None
+        state.serving = state.generation
+        state.last_error = ""
+        orders.say("info", "reload done", gen=state.generation, workers=state.ready, took_s=took_s)
+
+
+def _note_strength(state: State, orders: Orders) -> None:
+    """Say once that failing boots keep us below strength, and once that this is over."""
+    short = state.ready < state.size
+    if state.degraded and not short:
+        state.degraded = False
+        orders.say("info", "full strength again", workers=state.ready)
+    failing = state.phase is Phase.SERVING and not state.reloading and state.backoff.level > 0
+    if failing and short and not state.degraded:
+        state.degraded = True
+        orders.say("warning", "degraded", workers=state.ready, size=state.size, cause=state.trouble.error)

@@ -1,0 +1,147 @@
+"""What the supervisor knows: the phase, the target (wanted size and generation), the children, and what goes wrong.
+
+Pure data in the master, written by the supervisor and its plan only. Moments are monotonic seconds; 0 is none.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forkserve.errors import ExitCode
+from forkserve.master.actions import Notify
+from forkserve.master.backoff import Backoff
+from forkserve.master.events import Policy
+from forkserve.master.records import STEADY_S, Phase, Record, Records, Stage
+
+LEAVING = (Phase.DRAINING, Phase.STOPPING)
+
+
+@dataclass(slots=True)
+class Rollout:
+    """A reload from good settings to its end."""
+
+    generation: int
+    began_at: float
+    deadline: float
+    failures: int = 0  # boots of its generation that failed
+
+    def is_due(self, now: float) -> bool:
+        return 0 < self.deadline <= now
+
+
+@dataclass(slots=True)
+class Trouble:
+    """Why boots fail, since the start or the last reload."""
+
+    error: str = ""  # the last failure, one line
+    traceback: str = ""
+    told: str = ""  # the traceback that the log has had since the back-off began
+    exit_code: int = ExitCode.APP_IMPORT.value
+
+    def explain(self, error: str, traceback: str, exit_code: int) -> str:
+        """Keep a child's own words; return the traceback if the log has not had it."""
+        news = traceback if traceback != self.told else ""
+        self.error, self.traceback, self.told, self.exit_code = error, traceback, traceback, exit_code
+        return news
+
+
+class State:
+    """All of it in one place, and the questions that more than one rule asks."""
+
+    def __init__(self, policy: Policy, jitter: Callable[[], float]) -> None:
+        self.policy = policy
+        self.phase = Phase.STARTING
+        self.size = policy.size  # wanted
+        self.generation = 1  # wanted
+        self.last_issued = 1  # the highest generation ever wanted
+        self.serving = 0  # the generation that took over last; 0 before the first
+        self.records = Records()
+        self.backoff = Backoff(jitter)
+        self.trouble = Trouble()
+        self.degraded = False  # fewer workers than wanted serve, because boots or forks fail
+        self.loading = False  # a LoadConfig is unanswered
+        self.load_again = False  # one more Reload was wished for meanwhile
+        self.rollout: Rollout | None = None
+        self.last_error = ""  # why the last reload failed, one line; empty after one that succeeded
+        self.ever_ready = False
+        self.start_failures = 0
+        self.exit_code = ExitCode.OK.value
+        self.exited = False
+        self.announced: Notify | None = None  # what the service manager heard last
+
+    @property
+    def leaving(self) -> bool:
+        return self.phase in LEAVING
+
+    @property
+    def reloading(self) -> bool:
+        return self.loading or self.rollout is not None
+
+    @property
+    def ready(self) -> int:
+        """How many workers serve, of whatever generation."""
+        return len(self.records.staged(Stage.READY))
+
+    def serving_before(self) -> int:
+        """Return the newest generation before the wanted one with a READY child, 0 if there is none."""
+        ready = self.records.staged(Stage.READY)
+        return max((record.generation for record in ready if record.generation < self.generation), default=0)
+
+    def rolled_out(self) -> bool:
+        """Whether the wanted generation serves at full strength and no child of another one lives."""
+        new = self.records.staged(Stage.READY, generation=self.generation)
+        return len(new) >= self.size and all(record.generation == self.generation for record in self.records)
+
+    def proofs(self) -> list[float]:
+        """List when each child that became READY during the back-off will have proved that children work."""
+        if not self.backoff.level:
+            return []
+        ready_at = [record.ready_at for record in self.records.staged(Stage.READY) if record.ready_at is not None]
+        return [moment + STEADY_S for moment in ready_at if moment >= self.backoff.began_at]
+
+    def count_failure(self, record: Record, now: float, error: str) -> float | None:
+        """Count a child that does not boot, ``error`` where it did not say why; return the pause that this began."""
+        record.counted = True
+        self.start_failures += 1
+        if self.rollout and self.rollout.generation == record.generation:
+            self.rollout.failures += 1
+        if error:
+            self.trouble.error = error
+        return self.backoff.fail(now)
+
+    def end_backoff(self) -> None:
+        self.backoff.reset()
+        self.trouble.told = ""
+
+    def next_deadline(self, now: float) -> float | None:
+        """Return the earliest moment at which the plan would do something by itself."""
+        moments = [record.deadline for record in self.records if record.deadline]
+        if not self.leaving:
+            if self.rollout and self.rollout.deadline:
+                moments.append(self.rollout.deadline)
+            if not self.backoff.allows(now):
+                moments.append(self.backoff.until)
+            moments += self.proofs()
+        return min(moments, default=None)
+
+
+def status(state: State) -> str:
+    """Say in one line where we stand, for the service manager."""
+    if state.exit_code:
+        return f"first start failed: {state.trouble.error}"
+    if state.phase is not Phase.SERVING:
+        return state.phase.value
+    if state.loading:
+        return "reading the settings"
+    if state.rollout:
+        return f"reloading to generation {state.generation}"
+    error = f"; {state.last_error}" if state.last_error else ""
+    if state.degraded:
+        strength = f"{state.ready} of {_workers(state.size)}"
+        return f"generation {state.generation} degraded, {strength}: {state.trouble.error}{error}"
+    if error:
+        return f"generation {state.generation} serving{error}"
+    return f"generation {state.generation}, {_workers(state.size)}"
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"

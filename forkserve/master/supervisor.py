@@ -1,0 +1,261 @@
+"""The mind of the master: facts and wishes in, actions out; it decides everything about the children.
+
+Events only move a target or a record; the plan, run after each, makes the world match. So lost or doubled signals
+corrupt nothing. Runs in the master. Pure: it knows no os, socket, signal, clock or logging; ``now`` is monotonic
+seconds. The hands perform the actions in their order and answer with events; when their loop overslept, the Ticked
+that says so must come before any other event of that round. Design: docs/design.md.
+"""
+
+from collections.abc import Callable
+from typing import assert_never
+
+from forkserve.master import events as ev
+from forkserve.master.actions import Action, LoadConfig, ReopenLogFiles
+from forkserve.master.orders import QUICK_S, Orders
+from forkserve.master.plan import announce, leave, plan
+from forkserve.master.records import Phase, Record, Stage
+from forkserve.master.state import Rollout, State, Trouble
+
+ROUND_S = 1.0  # how much longer everybody has when this loop overslept
+SIZE_MIN, SIZE_MAX = 1, 1024
+
+
+class Supervisor:
+    """Feed it every event in order and perform what it returns; its properties are for reading."""
+
+    def __init__(self, policy: ev.Policy, jitter: Callable[[], float]) -> None:
+        """``jitter`` returns 0..1, anew at each call."""
+        self._state = State(policy, jitter)
+        self._orders = Orders()
+        self._now = 0.0
+
+    def start(self, now: float) -> list[Action]:
+        """Begin life: spawn the first workers."""
+        self._now = now
+        plan(self._state, self._orders, now)
+        return self._orders.take()
+
+    def handle(self, event: ev.Event, now: float) -> list[Action]:
+        """Take one event in and decide; after Exit there is nothing left to say."""
+        if self._state.exited:
+            return []
+        self._now = now
+        if any(moment <= now for moment in self._state.proofs()):
+            self._state.end_backoff()
+        self._apply(event, now)
+        plan(self._state, self._orders, now)
+        return self._orders.take()
+
+    def next_deadline(self) -> float | None:
+        """Return the moment at which a Ticked is due at the latest; None: only events matter."""
+        return None if self._state.exited else self._state.next_deadline(self._now)
+
+    @property
+    def phase(self) -> Phase:
+        return self._state.phase
+
+    @property
+    def size(self) -> int:
+        """The wanted number of workers."""
+        return self._state.size
+
+    @property
+    def generation(self) -> int:
+        """The wanted generation."""
+        return self._state.generation
+
+    @property
+    def serving(self) -> int:
+        """The generation that took over last; 0 before the first."""
+        return self._state.serving
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """All children that are not reaped, oldest first."""
+        return tuple(self._state.records)
+
+    @property
+    def reloading(self) -> bool:
+        """Whether a reload is under way, from the wish to its end."""
+        return self._state.reloading
+
+    @property
+    def degraded(self) -> bool:
+        """Whether fewer workers than wanted serve because boots or forks fail."""
+        return self._state.degraded
+
+    @property
+    def backoff_level(self) -> int:
+        return self._state.backoff.level
+
+    @property
+    def last_error(self) -> str:
+        """Why the last reload failed, one line; empty after one that succeeded."""
+        return self._state.last_error
+
+    @property
+    def last_traceback(self) -> str:
+        """The last traceback of a boot since the start or the last reload."""
+        return self._state.trouble.traceback
+
+    # What each event changes; an event about a child that is unknown, or beyond that stage, changes nothing
+
+    def _apply(self, event: ev.Event, now: float) -> None:
+        match event:
+            case ev.Forked():
+                self._forked(event, now)
+            case ev.ForkFailed():
+                self._fork_failed(event, now)
+            case ev.WorkerReady():
+                self._worker_ready(event, now)
+            case ev.BootFailed():
+                self._boot_failed(event)
+            case ev.WorkerRetiring():
+                self._worker_retiring(event, now)
+            case ev.WorkerExited():
+                self._worker_exited(event, now)
+            case ev.Ticked():
+                self._ticked(event, now)
+            case ev.ConfigLoaded():
+                self._config_loaded(event, now)
+            case ev.ConfigRejected():
+                self._config_rejected(event)
+            case ev.Reload() | ev.Scale() if self._state.leaving:
+                wish = type(event).__name__.lower()
+                self._orders.say("info", "wish ignored", wish=wish, phase=self._state.phase.value)
+            case ev.Reload():
+                self._reload()
+            case ev.Scale():
+                self._scale(event)
+            case ev.Drain():
+                leave(self._state, self._orders, Phase.STOPPING if self._state.leaving else Phase.DRAINING)
+            case ev.Stop():
+                leave(self._state, self._orders, Phase.STOPPING)
+            case ev.ReopenLogs():
+                self._orders.add(ReopenLogFiles())
+                self._orders.say("info", "log files reopened")
+            case _:
+                assert_never(event)
+
+    def _forked(self, event: ev.Forked, now: float) -> None:
+        record = self._state.records.get(event.id)
+        if record is None or record.forked:
+            return
+        record.forked = True
+        self._orders.say("debug", "worker forked", record)
+        if record.stage is Stage.KILLED:  # it became unwanted meanwhile
+            self._orders.kill(record, now)
+        else:
+            record.enter(Stage.BOOTING, now, _deadline(now, self._state.policy.boot_timeout_s))
+
+    def _fork_failed(self, event: ev.ForkFailed, now: float) -> None:
+        record = self._state.records.get(event.id)
+        if record is None or record.forked:
+            return
+        self._state.records.remove(record.id)
+        self._state.trouble.error = f"fork failed: {event.error}"
+        pause_s = self._state.backoff.fail(now)
+        if pause_s is not None:  # said once for each pause, however many forks fail
+            self._orders.say("error", "fork failed", record, cause=event.error, retry_s=pause_s)
+
+    def _worker_ready(self, event: ev.WorkerReady, now: float) -> None:
+        if record := self._state.records.staged_as(event.id, Stage.BOOTING):
+            self._orders.say("info", "worker ready", record, boot_s=now - record.since)
+            record.enter(Stage.READY, now)
+            record.ready_at = now
+            self._state.ever_ready = True
+
+    def _boot_failed(self, event: ev.BootFailed) -> None:
+        """Keep why; the failure itself counts when the child is reaped."""
+        if record := self._state.records.staged_as(event.id, Stage.BOOTING):
+            record.explained = True
+            detail = self._state.trouble.explain(event.error, event.traceback, event.exit_code)
+            self._orders.say("error", "worker could not boot", record, detail, cause=event.error)
+
+    def _worker_retiring(self, event: ev.WorkerRetiring, now: float) -> None:
+        if record := self._state.records.staged_as(event.id, Stage.BOOTING, Stage.READY):
+            record.enter(Stage.RETIRING, now, now + (self._state.policy.grace_s or QUICK_S))
+            self._orders.say("info", "worker retired itself", record, cause=event.reason)
+
+    def _worker_exited(self, event: ev.WorkerExited, now: float) -> None:
+        record = self._state.records.get(event.id)
+        if record is None:
+            return
+        self._state.records.remove(record.id)
+        cause = record.cause_of_end(event.code, event.signal)
+        told = record.explained or record.counted  # one error line for one failure
+        expected = told or record.asked or record.stage is Stage.RETIRING
+        pause_s = None
+        if record.failed(now):
+            moment = "before it was ready" if record.ready_at is None else "as soon as it was ready"
+            error = "" if record.explained else f"worker exited {moment}: {cause}"
+            pause_s = self._state.count_failure(record, now, error)
+            expected = told
+        self._orders.say("info" if expected else "error", "worker exited", record, cause=cause, retry_s=pause_s)
+
+    def _ticked(self, event: ev.Ticked, now: float) -> None:
+        if event.overslept:
+            self._skip_killing_round(now)
+            return
+        for overdue in event.overdue:
+            if record := self._state.records.staged_as(overdue.id, Stage.READY, Stage.RETIRING):
+                self._orders.condemn(record, now, "request overdue")
+                self._orders.say("error", "request overdue", record, request=overdue.request, age_s=overdue.age_s)
+
+    def _skip_killing_round(self, now: float) -> None:
+        """Give everybody who is due one more round: while we stood still, nobody was heard."""
+        for timed in (*self._state.records, self._state.rollout):
+            if timed and timed.is_due(now):
+                timed.deadline = now + ROUND_S
+        self._orders.say("warning", "master overslept, nobody is killed this round")
+
+    def _reload(self) -> None:
+        if self._state.loading:
+            self._state.load_again = True
+            self._orders.say("info", "reload coalesced")
+        else:
+            self._load_config()
+
+    def _load_config(self) -> None:
+        self._state.loading = True
+        announce(self._state, self._orders)  # the service manager hears of a reload before anything comes of it
+        self._orders.add(LoadConfig())
+
+    def _config_loaded(self, event: ev.ConfigLoaded, now: float) -> None:
+        state = self._state
+        if not state.loading:
+            return
+        if state.rollout:
+            self._orders.say("info", "reload superseded", gen=state.rollout.generation)
+        state.policy = event.policy
+        state.size = event.policy.size if event.resize else state.size
+        state.last_issued += 1
+        state.generation = state.last_issued
+        state.rollout = Rollout(state.generation, now, _deadline(now, event.policy.reload_timeout_s))
+        state.start_failures = 0
+        state.trouble = Trouble()
+        state.end_backoff()
+        state.degraded = False
+        self._orders.say("info", "reload began", gen=state.generation, size=state.size)
+        self._loading_answered()
+
+    def _config_rejected(self, event: ev.ConfigRejected) -> None:
+        if not self._state.loading:
+            return
+        self._state.last_error = f"reload rejected: {event.error}"
+        self._orders.say("error", "reload rejected", cause=event.error)
+        self._loading_answered()
+
+    def _loading_answered(self) -> None:
+        self._state.loading = False
+        if self._state.load_again:
+            self._state.load_again = False
+            self._load_config()
+
+    def _scale(self, event: ev.Scale) -> None:
+        self._state.size = min(max(self._state.size + event.by, SIZE_MIN), SIZE_MAX)
+        self._orders.say("info", "scaled", size=self._state.size)
+
+
+def _deadline(now: float, timeout_s: float) -> float:
+    return now + timeout_s if timeout_s else 0.0

@@ -1,0 +1,19 @@
+"""Sockets that a service manager hands in: LISTEN_FDS and LISTEN_PID, as sd_listen_fds(3) says.
+
+The variables are taken out of the environment, so that no child believes them too.
+"""
+
+import os
+
+from forkserve.net.address import Address, Family
+
+_FIRST_FD = 3
+
+
+def handed_in() -> tuple[Address, ...]:
+    """Return the descriptors that were handed to this very process, as addresses; () if there are none."""
+    count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return ()
+    return tuple(Address(Family.FD, fd=fd) for fd in range(_FIRST_FD, _FIRST_FD + min(int(count), 1024)))

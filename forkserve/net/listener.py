@@ -1,0 +1,184 @@
+"""Listeners: bound sockets, made here or adopted. Used by the master; workers get copies by fork.
+
+All are non-blocking (the flag lives in the open file description, so it is set once, here) and close-on-exec. A unix
+path is bound under a temporary name and renamed over, after a connect has shown that nobody listens at it; it is
+unlinked at the end only while it is still ours (same device and inode).
+"""
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from forkserve.errors import BindError
+from forkserve.net.address import Address, Family
+
+
+@dataclass(slots=True)
+class Listener:
+    """One listening socket."""
+
+    address: Address  # as it was asked for
+    socket: socket.socket
+    name: str  # where it really listens: the port that the kernel picked, the address behind an fd
+    inode: tuple[int, int] | None = None  # of a unix path that we made
+
+    @property
+    def server(self) -> tuple[str, str]:
+        """SERVER_NAME and SERVER_PORT for requests that arrive here; never empty."""
+        place = self.socket.getsockname()
+        if not isinstance(place, tuple):
+            return "localhost", "80"
+        host = place[0]
+        return (socket.gethostname() if host in ("0.0.0.0", "::") else host), str(place[1])
+
+    def close(self, *, unlink: bool = False) -> None:
+        """Close it; ``unlink``: the master is done with it, so its path goes too if it is still ours."""
+        if unlink and self.inode is not None:
+            try:
+                there = os.lstat(self.address.path)
+                if (there.st_dev, there.st_ino) == self.inode:
+                    os.unlink(self.address.path)
+            except OSError:
+                pass
+        self.socket.close()
+
+
+def bind_all(addresses: Iterable[Address], backlog: int) -> list[Listener]:
+    """Bind or adopt every address, or none: BindError says which one failed and what to do."""
+    listeners: list[Listener] = []
+    try:
+        for address in addresses:
+            listeners.append(_bind(address, backlog))
+    except BaseException:
+        for listener in listeners:
+            listener.close(unlink=True)
+        raise
+    return listeners
+
+
+def _bind(address: Address, backlog: int) -> Listener:
+    try:
+        match address.family:
+            case Family.FD:
+                return _adopt(address)
+            case Family.UNIX:
+                return _bind_unix(address, backlog)
+            case Family.ABSTRACT:
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                return _listen(address, sock, "\0" + address.path, backlog)
+            case _:
+                family, place = _resolve(address)
+                sock = socket.socket(family, socket.SOCK_STREAM)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                return _listen(address, sock, place, backlog)
+    except OSError as error:
+        raise BindError(f"bind = {str(address)!r}: {_why(error)}") from None
+
+
+def _resolve(address: Address) -> tuple[int, tuple[str, int]]:
+    """Find the family and place of a TCP address. Names are looked up here, before anything serves, and only here."""
+    if address.family is Family.IPV4:
+        return socket.AF_INET, (address.host, address.port)
+    if address.family is Family.IPV6:
+        return socket.AF_INET6, (address.host, address.port)
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    family, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, (str(place[0]), int(place[1]))
+
+
+def _listen(address: Address, sock: socket.socket, place: object, backlog: int) -> Listener:
+    try:
+        sock.setblocking(False)
+        sock.bind(place)  # type: ignore[arg-type]  # each family has its own kind of place
+        sock.listen(backlog)
+        return Listener(address, sock, where(sock))
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _bind_unix(address: Address, backlog: int) -> Listener:
+    path = address.path
+    _refuse_foreign(path)
+    folder, name = os.path.split(path)
+    # Clients find either the old socket or the new one that already listens, never a gap.
+    temporary = os.path.join(folder, f".{name[:60]}.{os.getpid()}")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener = _listen(address, sock, temporary, backlog)
+        status = os.lstat(temporary)
+        listener.inode = (status.st_dev, status.st_ino)
+        listener.name = str(address)
+        os.rename(temporary, path)
+    except BaseException:
+        sock.close()
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+        raise
+    return listener
+
+
+def _refuse_foreign(path: str) -> None:
+    """Raise if something lives at ``path`` that must not be replaced: a listening socket, or no socket at all."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "a file that is no socket stands there; remove it or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return  # stale: nobody listens
+        except BlockingIOError:
+            pass  # its queue is full: somebody listens
+    raise OSError(errno.EADDRINUSE, "")
+
+
+def _adopt(address: Address) -> Listener:
+    """Take over a listening socket that was handed in as a file descriptor."""
+    try:
+        sock = socket.socket(fileno=os.dup(address.fd))
+    except OSError as error:
+        what = "no such descriptor is open" if error.errno == errno.EBADF else "it is not a socket"
+        raise OSError(errno.EBADF, f"{what}; hand in a listening socket") from None
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        raise OSError(errno.EINVAL, "the socket does not listen; hand in a listening socket")
+    if address.fd > 2:
+        os.close(address.fd)  # the copy is close-on-exec, the original need not be
+    sock.setblocking(False)
+    return Listener(address, sock, where(sock))
+
+
+def where(sock: socket.socket) -> str:
+    """Spell where a socket listens."""
+    place = sock.getsockname()
+    if isinstance(place, tuple):
+        return f"[{place[0]}]:{place[1]}" if ":" in place[0] else f"{place[0]}:{place[1]}"
+    if isinstance(place, bytes):
+        return "unix:@" + place[1:].decode("utf-8", "backslashreplace")
+    return f"unix:{place}"
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the address is in use; stop what listens there or choose another"
+    if error.errno == errno.EACCES:
+        return "permission denied; ports below 1024 and foreign folders need privileges"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    if isinstance(error, socket.gaierror):
+        return f"the name cannot be resolved ({error.strerror})"
+    if error.errno == errno.ENOENT:
+        return "the folder does not exist"
+    return error.strerror or str(error)

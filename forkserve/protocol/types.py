@@ -1,0 +1,67 @@
+"""What every front end has in common: bytes in, requests out. No sockets, no WSGI.
+
+A front end's decoder turns bytes into complete requests, each an environ that grew from the connection's template;
+its encoder turns a response's parts into bytes. A request that cannot be served is Refused with a status.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+Environ = dict[str, Any]
+
+
+class Refused(Exception):
+    """The peer's fault: answer with ``status`` (such as "400 Bad Request") and close. ``reason`` is for the log."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Body(Protocol):
+    """Where a decoder puts a request's body while it arrives; ``length`` counts its bytes."""
+
+    length: int
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next bytes; raises Refused when they are too many."""
+
+    def file(self) -> Any:
+        """The whole body as a readable binary file at its start: ``wsgi.input``."""
+
+    def close(self) -> None:
+        """Forget it: the request will not be served."""
+
+
+# Makes the place for one body: the announced length in bytes, or -1 when only its end will tell.
+# Raises Refused when it is too large to be taken.
+BodyMaker = Callable[[int], Body]
+
+
+class Request:
+    """One complete request. ``line`` is its method and target as they came, for the scoreboard."""
+
+    __slots__ = ("environ", "head_only", "http11", "keep_alive", "line")
+
+    def __init__(self, environ: Environ, line: bytes, keep_alive: bool, http11: bool, head_only: bool) -> None:
+        self.environ = environ
+        self.line = line
+        self.keep_alive = keep_alive
+        self.http11 = http11
+        self.head_only = head_only
+
+
+class Limits:
+    """What a client may send; sizes in bytes."""
+
+    __slots__ = ("field_bytes", "fields", "head_bytes", "line_bytes", "small_bytes")
+
+    def __init__(self, line_bytes: int, fields: int, field_bytes: int) -> None:
+        self.line_bytes = line_bytes
+        self.fields = fields
+        self.field_bytes = field_bytes
+        # A head as a whole is bounded too, so that a thousand connections cannot hold a gigabyte of half-read heads.
+        self.head_bytes = line_bytes + max(field_bytes, min(fields * (field_bytes + 4), 1 << 18)) + 4
+        # No single part of a head this small can be too long: the usual request is not measured any further.
+        self.small_bytes = min(line_bytes, field_bytes)

@@ -1,0 +1,111 @@
+"""What a new child does, in order, to become a worker; its only exit is its caller's os._exit.
+
+Runs in a worker, straight after the fork, with every signal blocked and the master's descriptors closed.
+"""
+
+import atexit
+import faulthandler
+import gc
+import os
+import signal
+from types import FrameType
+
+from forkserve.accesslog import AccessLog
+from forkserve.birth import Birth
+from forkserve.errors import AppNotFoundError, ExitCode, ForkserveError
+from forkserve.log import log, traceback_text
+from forkserve.unix import signals
+from forkserve.unix.messages import BootFailure, Ready, encode
+from forkserve.unix.title import set_title
+from forkserve.worker.loop import Loop
+from forkserve.wsgi.app import App, load_app
+from forkserve.wsgi.response import PeerGone, plain_answer
+
+# A log reader that is slow for a moment shall not cost a worker's lines; the master waits for nobody.
+_LOG_PATIENCE_MS = 100
+_TIMED_OUT = "504 Gateway Timeout"
+
+
+def work(birth: Birth) -> int:
+    """Boot, say READY, serve, and return the exit code."""
+    log.file.patience_ms = _LOG_PATIENCE_MS
+    who = f"worker {birth.slot}"
+    set_title(who, birth.generation, "booting")
+    wakeup = signals.Wakeup(signals.WORKER)
+    for number in signals.WORKER_IGNORES:
+        signal.signal(number, signal.SIG_IGN)
+    _arm_dump()
+    signals.restore(set())
+    try:
+        app = load_app(birth.settings.app, birth.settings.chdir)
+        loop = _make_loop(birth, app, wakeup)
+    except BaseException as error:  # the app's import may raise anything
+        return _say_boot_failure(birth, error)
+    _timed_out.loop = loop
+    gc.collect()
+    gc.freeze()  # what booting made is not looked at again, and stays shared with nobody's garbage
+    if not birth.channel.send(encode(Ready())):
+        return ExitCode.OK  # the master has died meanwhile
+    set_title(who, birth.generation, "idle")
+    loop.run()
+    return _run_exit_handlers()
+
+
+def _make_loop(birth: Birth, app: App, wakeup: signals.Wakeup) -> Loop:
+    settings = birth.settings
+    access = None
+    if settings.accesslog:
+        access = AccessLog(settings.access_log_format)
+        access.file.patience_ms = _LOG_PATIENCE_MS
+        access.file.open(settings.accesslog)
+    return Loop(
+        app, settings, birth.listeners, birth.channel, wakeup, birth.row,
+        generation=birth.generation, slot=birth.slot, access=access,
+    )  # fmt: skip
+
+
+def _say_boot_failure(birth: Birth, error: BaseException) -> int:
+    if isinstance(error, ForkserveError):
+        code, line = error.exit_code, str(error)
+        shown = error.__cause__
+    else:
+        code, line, shown = ExitCode.APP_IMPORT, f"{type(error).__name__}: {error}", error
+    if not isinstance(error, AppNotFoundError) and code != ExitCode.APP_IMPORT:
+        code = ExitCode.APP_IMPORT  # the settings were good when the master read them
+    text = traceback_text(shown) if shown is not None else ""
+    birth.channel.send(encode(BootFailure(line, text, code)))
+    return code
+
+
+class _TimedOut:
+    """The handler behind faulthandler's: the stacks are written, now end the request and the process.
+
+    Runs between two bytecodes of whatever hangs, if the interpreter still gets there; else the master kills.
+    """
+
+    loop: Loop | None = None
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        connection = self.loop.running if self.loop is not None else None
+        if connection is not None and connection.response is not None and not connection.response.head_sent:
+            try:
+                connection.send(plain_answer(_TIMED_OUT))
+            except PeerGone:
+                pass
+        os._exit(ExitCode.FAILURE)
+
+
+_timed_out = _TimedOut()
+
+
+def _arm_dump() -> None:
+    """Make the master's question for our stacks work from now on, boot included."""
+    signal.signal(signals.DUMP, _timed_out)
+    # In C, so that it answers while the GIL is held; afterwards it calls the handler above.
+    faulthandler.register(signals.DUMP, file=log.file.fd, all_threads=True, chain=True)
+
+
+def _run_exit_handlers() -> int:
+    """Run what the app registered with atexit: we leave by os._exit, which would skip it."""
+    atexit._run_exitfuncs()
+    return ExitCode.OK

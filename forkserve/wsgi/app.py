@@ -1,0 +1,71 @@
+"""Load the app: from the words of the settings to a callable.
+
+Runs in a worker (and in the child of --check-config), never in the master: importing the app is user code.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from forkserve.config.appspec import AppSpec, parse_app_spec
+from forkserve.errors import AppImportError, AppNotFoundError, SettingsError
+
+App = Callable[..., Any]
+
+_DEFAULT_NAMES = ("application", "app", "wsgi")
+
+
+def load_app(text: str, chdir: str = "") -> App:
+    """Change to ``chdir`` (if any), put the folder first on sys.path, import and return the app.
+
+    Raises AppImportError (its cause is what the app raised), AppNotFoundError, or SettingsError for a bad folder.
+    """
+    if chdir:
+        try:
+            os.chdir(chdir)
+        except OSError as error:
+            raise SettingsError(f"chdir = {chdir!r}: {error.strerror}; name a folder that exists") from None
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec = parse_app_spec(text)
+    app = _call(spec, _find(spec, _import(spec)))
+    if not callable(app):
+        raise AppNotFoundError(f"app = {text!r}: it is a {type(app).__name__}, which cannot be called")
+    return app  # type: ignore[no-any-return]  # the WSGI border: anything callable
+
+
+def _import(spec: AppSpec) -> Any:
+    try:
+        return importlib.import_module(spec.module)
+    except (SystemExit, Exception) as error:
+        raise AppImportError(f"module {spec.module!r} could not be imported: {_brief(error)}") from error
+
+
+def _find(spec: AppSpec, module: Any) -> Any:
+    for name in (spec.attribute,) if spec.attribute else _DEFAULT_NAMES:
+        found = module
+        try:
+            for part in name.split("."):
+                found = getattr(found, part)
+        except AttributeError:
+            continue
+        return found
+    wanted = repr(spec.attribute) if spec.attribute else "application, app or wsgi"
+    raise AppNotFoundError(f"module {spec.module!r} has no {wanted}; name the app as module:attribute")
+
+
+def _call(spec: AppSpec, found: Any) -> Any:
+    if not spec.is_factory:
+        return found
+    try:
+        return found(*spec.args, **dict(spec.kwargs))
+    except (SystemExit, Exception) as error:
+        raise AppImportError(f"{spec.module}:{spec.attribute}(...) raised: {_brief(error)}") from error
+
+
+def _brief(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

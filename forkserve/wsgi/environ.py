@@ -1,0 +1,46 @@
+"""The environ templates: what is the same for every request of a listener, and of a connection.
+
+A request's environ is a copy of its connection's template into which the decoder writes. PEP 3333, "environ Variables".
+"""
+
+from typing import Any
+
+from forkserve import __version__
+from forkserve.log import errors_stream
+from forkserve.protocol.types import Environ
+
+SOFTWARE = f"forkserve/{__version__}"
+
+
+def listener_template(server_name: str, server_port: str, *, generation: int, slot: int) -> Environ:
+    """Return the part of every environ that a listener decides. ``server_port`` is a str, never empty."""
+    return {
+        "REQUEST_METHOD": "",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "",
+        "QUERY_STRING": "",
+        "SERVER_NAME": server_name,
+        "SERVER_PORT": server_port,
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_SOFTWARE": SOFTWARE,
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "REMOTE_ADDR": "",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": errors_stream,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": True,  # also with one worker: two of them serve during a reload
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        "forkserve.generation": generation,
+        "forkserve.slot": slot,
+    }
+
+
+def connection_template(listener: Environ, peer: Any) -> Environ:
+    """Return the listener's template with the peer of one connection: (host, port, ...) or a unix peer's name."""
+    template = listener.copy()
+    if isinstance(peer, tuple):
+        template["REMOTE_ADDR"] = peer[0]
+        template["REMOTE_PORT"] = str(peer[1])
+    return template

@@ -1,0 +1,275 @@
+"""One request through the app: start_response, write, the iterable, and how the body is framed. Runs in a worker.
+
+The only WSGI runner; knows the socket as an Out. PEP 3333 decides what the app may do, RFC 9112 section 6 the framing:
+the app's Content-Length, else the length of a one-chunk body, else chunked (HTTP/1.1), else the end of the connection.
+Plain code on purpose: every request runs through respond().
+"""
+
+import time
+from types import TracebackType
+from typing import Any, Protocol
+
+from forkserve.errors import ForkserveError
+from forkserve.log import log
+from forkserve.protocol.types import Environ, Request
+from forkserve.wsgi.app import App
+from forkserve.wsgi.environ import SOFTWARE
+from forkserve.wsgi.headers import (
+    CLOSE,
+    DATE,
+    LENGTH,
+    LINES,
+    NO_BODY,
+    PLAIN,
+    SERVER,
+    STATUSES,
+    line_entry,
+    status_entry,
+)
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+SERVER_ERROR = "500 Internal Server Error"
+_JOIN_BYTES = 16 * 1024  # up to this size copying head and chunk together is cheaper than a gathering write
+
+
+class PeerGone(ForkserveError):
+    """The client has left: there is nobody to answer."""
+
+
+class Out(Protocol):
+    """Where a response's bytes go. Both raise PeerGone."""
+
+    def send(self, data: bytes, /) -> None:
+        """Give ``data`` to the kernel; what it does not take now is kept and written later."""
+
+    def send_both(self, head: bytes, data: bytes, /) -> None:
+        """The same for two pieces at once."""
+
+
+class _Clock:
+    """The Date and Server lines, spelled once a second."""
+
+    second = 0
+    both = b""
+
+    def lines(self) -> bytes:
+        now = int(time.time())
+        if now != self.second:
+            self.second = now
+            self.both = date_line(now) + f"Server: {SOFTWARE}\r\n".encode()
+        return self.both
+
+
+def date_line(now: int) -> bytes:
+    """Spell the Date field for ``now``, seconds of the epoch: RFC 9110 section 5.6.7."""
+    year, month, day, hour, minute, second, weekday = time.gmtime(now)[:7]
+    day_name = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[weekday]
+    month_name = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][month - 1]
+    return f"Date: {day_name}, {day:02} {month_name} {year} {hour:02}:{minute:02}:{second:02} GMT\r\n".encode()
+
+
+clock = _Clock()
+
+
+class Response:
+    """One response in the making. What is not set yet stands on the class: making one costs nothing."""
+
+    status: str = ""
+    code: int = 0
+    headers: list[tuple[str, str]] | None = None  # as the app gave them; for the access log
+    head_sent: bool = False
+    body_bytes: int = 0  # sent to the client, framing not counted
+    full: bool = False  # no more of the body can leave: whatever the app would still yield is not asked for
+    aborted: bool = False  # the client must see that the body is not whole
+    exit: BaseException | None = None  # the app wants this process to end (SystemExit)
+    _status_line: bytes = b""
+    _lines: tuple[bytes, ...] = ()
+    _length: int = -1  # the app's Content-Length
+    _chunked: bool = False
+    _mute: bool = False  # HEAD, 204, 304: whatever the app yields, no body leaves
+    _own_date: bool = False
+    _own_server: bool = False
+
+    def __init__(self, request: Request, out: Out, keep_alive: bool) -> None:
+        self._request = request
+        self._out = out
+        self.keep_alive = keep_alive  # may only become false
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Any:
+        """PEP 3333's start_response: check and store; nothing is sent before the first byte of the body."""
+        if exc_info is not None:
+            try:
+                if self.head_sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+            self._length, self._own_date, self._own_server = -1, False, False
+        elif self._status_line:
+            raise AssertionError("start_response was called a second time without exc_info")
+        line, self.code = STATUSES.get(status) or status_entry(status)
+        if type(headers) is not list:
+            raise TypeError(f"start_response: the headers must be a list, not a {type(headers).__name__}")
+        lines = []
+        for pair in headers:
+            try:
+                text, kind = LINES[pair]
+            except (KeyError, TypeError):
+                text, kind = line_entry(pair)
+            if kind != PLAIN:
+                self._note(kind, pair[1])
+            lines.append(text)
+        self._lines = tuple(lines)
+        self.status = status
+        self.headers = headers
+        self._status_line = line
+        return self.write
+
+    def _note(self, kind: int, text: str) -> None:
+        if kind == LENGTH:
+            if self._length >= 0 and int(text) != self._length:
+                raise ValueError("start_response: several Content-Length headers that differ")
+            self._length = int(text)
+        elif kind == DATE:
+            self._own_date = True
+        elif kind == SERVER:
+            self._own_server = True
+        elif kind == CLOSE:
+            self.keep_alive = False
+
+    def write(self, data: bytes) -> None:
+        """PEP 3333's write: the older way to send a part of the body."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"write: the body must be bytes, not {type(data).__name__}")
+        if data:
+            self.put(data, -1)
+
+    def put(self, data: bytes, whole: int) -> None:
+        """Send a part of the body; ``whole`` is the length of all of it where that is known, else -1."""
+        head = b"" if self.head_sent else self._head(whole)
+        if self._mute:
+            self.full = True
+            if head:
+                self._out.send(head)
+            return
+        if 0 <= self._length < self.body_bytes + len(data):
+            data = data[: self._length - self.body_bytes]
+            self.full = True
+            log.warning("app sent more than its Content-Length; the rest was dropped", **self._about())
+        self.body_bytes += len(data)
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if not head:
+            self._out.send(data)
+        elif len(data) <= _JOIN_BYTES:
+            self._out.send(head + data)
+        else:
+            self._out.send_both(head, data)
+
+    def _head(self, whole: int) -> bytes:
+        """Decide the framing and spell the head."""
+        if not self._status_line:
+            raise AssertionError("the app sent its body before it called start_response")
+        self.head_sent = True
+        framing = b""
+        self._mute = self._request.head_only
+        if self.code in NO_BODY:
+            self._mute = True
+        elif self._length < 0:
+            if whole >= 0:
+                framing = b"Content-Length: %d\r\n" % whole
+                self._length = whole
+            elif self._request.http11:
+                framing = b"Transfer-Encoding: chunked\r\n"
+                self._chunked = True
+            else:
+                self.keep_alive = False  # the end of the connection is the end of the body
+        if not self.keep_alive:
+            framing += b"Connection: close\r\n"
+        elif not self._request.http11:
+            framing += b"Connection: keep-alive\r\n"
+        return b"".join((self._status_line, *self._lines, self._stamp(), framing, b"\r\n"))
+
+    def _stamp(self) -> bytes:
+        if not self._own_date and not self._own_server:
+            return clock.lines()
+        date = b"" if self._own_date else date_line(int(time.time()))
+        return date if self._own_server else date + f"Server: {SOFTWARE}\r\n".encode()
+
+    def end(self) -> None:
+        """The app has said all: send what is owed."""
+        if not self.head_sent:
+            self._out.send(self._head(0))
+        if self._mute:
+            return
+        if self._chunked:
+            self._out.send(b"0\r\n\r\n")
+        elif self.body_bytes < self._length:
+            self.keep_alive = False
+            log.warning("app sent less than its Content-Length; connection closed", **self._about())
+
+    def fail(self, error: BaseException) -> None:
+        """The app raised: log it, and answer 500 if nothing has left yet; else the connection must break off."""
+        self.keep_alive = False
+        self.exit = None if isinstance(error, Exception) else error
+        log.exception("app raised", error, **self._about())
+        if self.head_sent:
+            self.aborted = True
+            return
+        self.code, self.status, self.headers = 500, SERVER_ERROR, []
+        self.head_sent = True
+        page = plain_answer(SERVER_ERROR, head_only=self._request.head_only)
+        self.body_bytes = 0 if self._request.head_only else len(page.rpartition(b"\r\n\r\n")[2])
+        try:
+            self._out.send(page)
+        except PeerGone:
+            pass
+
+    def _about(self) -> dict[str, object]:
+        about: dict[str, object] = {"request": self._request.line.decode("latin-1")}
+        if self._length >= 0:
+            about |= {"announced": self._length, "sent": self.body_bytes}
+        return about
+
+
+def respond(app: App, environ: Environ, response: Response) -> None:
+    """Run the app for one request. Never raises: faults of the app are logged and answered, an exit is noted."""
+    body: Any = None
+    try:
+        body = app(environ, response.start_response)
+        whole = -1
+        if (body.__class__ is list or body.__class__ is tuple) and len(body) == 1 and isinstance(body[0], bytes):
+            whole = len(body[0])
+        for chunk in body:
+            if not isinstance(chunk, bytes):
+                raise TypeError(f"the body must be made of bytes, not {type(chunk).__name__}")
+            if chunk:  # an empty one must not send the head: the app may still raise
+                response.put(chunk, whole)
+                if response.full:
+                    break
+        response.end()
+    except PeerGone:
+        response.keep_alive = False
+    except BaseException as error:
+        response.fail(error)
+    finally:
+        if hasattr(body, "close"):
+            _close(body, response)
+
+
+def _close(body: Any, response: Response) -> None:
+    try:
+        body.close()
+    except BaseException as error:
+        response.keep_alive = False
+        response.exit = response.exit or (None if isinstance(error, Exception) else error)
+        log.exception("app raised in close()", error)
+
+
+def plain_answer(status: str, *, head_only: bool = False) -> bytes:
+    """Spell a whole response of the server's own, such as for "400 Bad Request"; the connection closes after it."""
+    text = f"{status}\n".encode("latin-1")
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\nConnection: close\r\n"
+    ).encode("latin-1")
+    return b"%b%b\r\n%b" % (head, clock.lines(), b"" if head_only else text)

@@ -1,0 +1,1 @@
+"""A Django project in one folder: no database, forms with CSRF, uploads that Django spools, a streamed response."""

@@ -1,0 +1,317 @@
+"""The harness: a real forkserve under a test that plays its service manager.
+
+It hands in a bound socket as descriptor 3 (LISTEN_FDS, LISTEN_PID) and blocks on READY=1 (NOTIFY_SOCKET), so there is
+no race for a port and no sleep until it "should be up". At the end it stops the server and fails the test if a
+process, a pidfile or an unexpected error line is left. Whoever waits here waits for a fact, with a bound.
+"""
+
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE_S = 30.0  # a bound, not an expectation: machines that run tests are slow and shared
+
+# LISTEN_PID must name the process that exec makes of this shell.
+_LAUNCH = 'export LISTEN_PID=$$; exec "$@"'
+
+
+def wait_until(fact: Callable[[], Any], what: str = "", patience_s: float = PATIENCE_S) -> Any:
+    """Return the first true answer of ``fact``; AssertionError when it takes longer than any machine would."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        answer = fact()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience_s} s in vain for {what or fact}")
+        select.select([], [], [], 0.005)
+
+
+class NotifySocket:
+    """The service manager's end of sd_notify."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.heard: list[dict[str, str]] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    def poll(self) -> list[dict[str, str]]:
+        """Return all datagrams that ever came, each as its fields."""
+        while True:
+            try:
+                datagram = self._socket.recv(65536).decode()
+            except BlockingIOError:
+                return self.heard
+            self.heard.append(dict(line.split("=", 1) for line in datagram.splitlines()))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Server:
+    """A running forkserve. Keywords are settings; ``env`` and ``flags`` are added to its environment and command."""
+
+    def __init__(
+        self,
+        app: str,
+        *,
+        bind: Iterable[str] = (),
+        env: dict[str, str] | None = None,
+        flags: Iterable[str] = (),
+        config: str | None = None,
+        expect: Iterable[str] = (),
+        launcher: Iterable[str] = (),
+        **settings: Any,
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="forkserve-test-"))
+        self.app = app
+        self.expect = list(expect)  # pieces of error lines that this test provokes
+        self.notify = NotifySocket(self.folder / "notify")
+        self.config = self.folder / "config.toml"
+        if config is not None:
+            self.config.write_text(config)
+            flags = [*flags, "-c", str(self.config)]
+        self.pidfile = self.folder / "pid"
+        self.error_log = self.folder / "error.log"
+        settings = {"pidfile": str(self.pidfile), "errorlog": str(self.error_log), "loglevel": "debug", **settings}
+        self._listener: socket.socket | None = None
+        self.port = 0
+        if not bind:
+            self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+            self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.command = [*launcher, sys.executable, "-m", "forkserve"]
+        for address in bind:
+            self.command += ["--bind", address]
+        self.command += [*flags, app]
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("FORKSERVE_")},
+            "PYTHONPATH": os.pathsep.join([str(self.folder), str(ROOT)]),
+            "NOTIFY_SOCKET": str(self.notify.path),
+            **{f"FORKSERVE_{name.upper()}": str(value) for name, value in settings.items() if value is not None},
+            **(env or {}),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def write_app(self, source: str, module: str = "fresh_app") -> None:
+        """Write or replace a module in the server's own folder, which is on its import path."""
+        path = self.folder / f"{module}.py"
+        temporary = path.with_suffix(".new")
+        temporary.write_text(source)
+        # The interpreter trusts a cached module whose source has the same second and size: make each write differ.
+        count = getattr(self, "_writes", 0) + 1
+        self._writes = count
+        os.utime(temporary, (time.time() - 1000 + count, time.time() - 1000 + count))
+        temporary.rename(path)
+
+    def start(self) -> Self:
+        """Start and return at once."""
+        self.output = (self.folder / "output").open("wb")
+        passed: dict[str, Any] = {}
+        command = self.command
+        if self._listener is not None:
+            fd = self._listener.fileno()
+            # The shell moves the socket to descriptor 3, as a service manager would hand it in.
+            command = ["sh", "-c", f"exec 3<&{fd}; " + _LAUNCH if fd != 3 else _LAUNCH, "launch", *command]
+            self.env["LISTEN_FDS"] = "1"
+            passed["pass_fds"] = (fd,)
+        self.process = subprocess.Popen(
+            command, env=self.env, stdout=self.output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            cwd=self.folder, **passed,
+        )  # fmt: skip
+        if self._listener is not None:
+            self._listener.close()
+        return self
+
+    def wait_ready(self) -> Self:
+        """Block until READY=1, or fail with what the server said."""
+        wait_until(lambda: self.heard("READY") or self.exited, "READY=1")
+        if not self.heard("READY"):
+            raise AssertionError(f"the server exited {self.exit_code}:\n{self.log()}\n{self.said()}")
+        return self
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start().wait_ready()
+        except BaseException:
+            self._kill_all()
+            print(self.log(), self.said(), sep="\n")
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            tree = self.tree()
+            if not self.exited:
+                self.signal(signal.SIGTERM)
+                wait_until(lambda: self.exited, "the end after TERM")
+            wait_until(lambda: not [p for p in tree if _lives(p)], "the end of every child")
+            if kind is None:
+                assert not self.pidfile.exists(), "the pidfile was left behind"
+                unexpected = self.unexpected()
+                assert not unexpected, f"unexpected in the error log: {unexpected}"
+        except BaseException:
+            kind = kind or AssertionError
+            raise
+        finally:
+            self._kill_all()
+            self.notify.close()
+            self.output.close()
+            if kind is None:
+                shutil.rmtree(self.folder)
+            else:
+                print(f"kept {self.folder}", self.log(), self.said(), sep="\n")
+
+    def _kill_all(self) -> None:
+        for process in self.tree():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass
+        if self.process is not None:
+            self.process.wait()
+
+    # asking the process
+
+    @property
+    def pid(self) -> int:
+        """The master's pid: the launching shell has become it."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def exited(self) -> bool:
+        assert self.process is not None
+        return self.process.poll() is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        assert self.process is not None
+        return self.process.poll()
+
+    def wait_exit(self) -> int:
+        """Wait for the master's end and return its exit code."""
+        wait_until(lambda: self.exited, "the master's exit")
+        assert self.exit_code is not None
+        return self.exit_code
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the master."""
+        os.kill(self.pid, number)
+
+    def tree(self) -> list[psutil.Process]:
+        """The master and all its descendants that live."""
+        try:
+            master = psutil.Process(self.pid)
+            return [master, *master.children(recursive=True)]
+        except (psutil.NoSuchProcess, AssertionError):
+            return []
+
+    def workers(self) -> list[int]:
+        """The pids of the children that are not zombies."""
+        found = []
+        for process in self.tree()[1:]:
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+            except psutil.NoSuchProcess:
+                pass
+        return found
+
+    # asking what it said
+
+    def heard(self, key: str) -> list[str]:
+        """Every value that sd_notify gave for ``key``, in order."""
+        return [fields[key] for fields in self.notify.poll() if key in fields]
+
+    def log(self) -> str:
+        """The error log so far."""
+        return self.error_log.read_text() if self.error_log.exists() else ""
+
+    def said(self) -> str:
+        """What was written to stdout and stderr."""
+        return (self.folder / "output").read_text(errors="replace")
+
+    def lines(self, piece: str) -> list[str]:
+        """The lines of the error log that hold ``piece``."""
+        return [line for line in self.log().splitlines() if piece in line]
+
+    def wait_line(self, piece: str, count: int = 1) -> str:
+        """Wait until ``count`` lines of the error log hold ``piece``; returns the last of these."""
+        return str(wait_until(lambda: self.lines(piece)[count - 1 : count] or None, f"the line {piece!r}")[0])
+
+    def unexpected(self) -> list[str]:
+        """Lines of level warning and up that the test did not announce."""
+        loud = ("[warning]", "[error]", "[critical]")
+        return [
+            line
+            for line in self.log().splitlines()
+            if any(level in line for level in loud) and not any(piece in line for piece in self.expect)
+        ]
+
+    # being a client
+
+    def connect(self) -> socket.socket:
+        """A raw connection."""
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def get(self, path: str = "/", **headers: str) -> "Answer":
+        """GET over a connection of its own."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+            return Answer(connection.getresponse())
+        finally:
+            connection.close()
+
+    def exchange(self, raw: bytes) -> bytes:
+        """Send raw bytes, return all that comes until the server closes."""
+        with self.connect() as sock:
+            sock.sendall(raw)
+            return read_to_end(sock)
+
+
+class Answer:
+    """A response that was read to its end."""
+
+    def __init__(self, response: HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read()
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+def read_to_end(sock: socket.socket) -> bytes:
+    """Everything until the peer closes; a reset raises ConnectionResetError."""
+    pieces = []
+    while piece := sock.recv(65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

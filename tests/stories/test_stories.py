@@ -1,0 +1,141 @@
+"""Stories: what the supervisor answers to each wish and fact, as text that is reviewed like code.
+
+A story is a `.txt` file here. `# comment`, one line `policy size=4 …`, then per event a line `> +SECONDS Event …`
+and indented below it every action, in order, and the moment of the next Ticked where it changed. The jitter is in
+its middle, so a back-off is exactly 0.5, 1, 2 … seconds. `FORKSERVE_REWRITE=1 pytest tests/stories` writes the
+answers anew: read the diff, it is a change of policy.
+"""
+
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from forkserve.master import actions as do
+from forkserve.master import events as ev
+from forkserve.master.supervisor import Supervisor
+
+WISHES: dict[str, ev.Wish] = {
+    "Reload": ev.Reload(),
+    "Drain": ev.Drain(),
+    "Stop": ev.Stop(),
+    "ReopenLogs": ev.ReopenLogs(),
+}
+STORIES = sorted(Path(__file__).parent.glob("*.txt"))
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda path: path.stem)
+def test_story_is_told_as_written(story: Path) -> None:
+    written = story.read_text()
+    told = "".join(f"{line}\n" for line in tell(written.splitlines()))
+    if os.environ.get("FORKSERVE_REWRITE"):
+        story.write_text(told)
+    assert told == story.read_text()
+
+
+def test_there_are_stories() -> None:
+    assert len(STORIES) >= 16
+
+
+def tell(lines: list[str]) -> Iterator[str]:
+    """Yield the story again with the answers that the supervisor gives today."""
+    policy = ev.Policy(size=1)
+    supervisor = Supervisor(policy, jitter=lambda: 0.5)
+    now, wake = 0.0, None
+    for line in lines:
+        if line.startswith(" "):
+            continue  # an answer as it was
+        yield line
+        if line.startswith("policy "):
+            policy = changed(policy, line.split()[1:])
+            supervisor = Supervisor(policy, jitter=lambda: 0.5)
+        if not line.startswith("> "):
+            continue
+        step, name, *words = shlex.split(line[2:])
+        now += float(step)
+        for action in answers(supervisor, policy, name, words, now):
+            yield from (f"  {text}" for text in written_out(action))
+        if supervisor.next_deadline() != wake:
+            wake = supervisor.next_deadline()
+            yield f"  (next tick at {wake:g})" if wake is not None else "  (no tick needed)"
+
+
+def changed(policy: ev.Policy, pairs: list[str]) -> ev.Policy:
+    """Set fields of the policy from words such as `size=4`; whole numbers where the field is whole."""
+    values = dict(pair.split("=") for pair in pairs)
+    return replace(policy, **{key: type(getattr(policy, key))(value) for key, value in values.items()})
+
+
+def answers(supervisor: Supervisor, policy: ev.Policy, name: str, words: list[str], now: float) -> list[do.Action]:
+    if name == "start":
+        return supervisor.start(now)
+    return [action for event in events(policy, name, words) for action in supervisor.handle(event, now)]
+
+
+def events(policy: ev.Policy, name: str, words: list[str]) -> list[ev.Event]:
+    """Translate one line of a story; some lines name several children, which is one event for each."""
+    ids = [int(word) for word in words if word.isdigit()]
+    texts = [word for word in words if not word.isdigit() and "=" not in word]
+    values = dict(word.split("=", 1) for word in words if "=" in word)
+    code, signal = int(values.get("code", 0)), int(values.get("signal", 0))
+    match name:
+        case "Forked":
+            return [ev.Forked(id) for id in ids]
+        case "ForkFailed":
+            return [ev.ForkFailed(id, texts[0]) for id in ids]
+        case "Ready":
+            return [ev.WorkerReady(id) for id in ids]
+        case "BootFailed":
+            traceback = f"Traceback (most recent call last):\n{texts[0]}"
+            return [ev.BootFailed(id, texts[0], traceback, code) for id in ids]
+        case "Retiring":
+            return [ev.WorkerRetiring(id, texts[0]) for id in ids]
+        case "Exited":
+            return [ev.WorkerExited(id, code, signal) for id in ids]
+        case "Tick":
+            overdue = tuple(ev.Overdue(id, float(values["age"]), values["request"]) for id in ids)
+            return [ev.Ticked(overdue, overslept="overslept" in texts)]
+        case "Loaded":
+            return [
+                ev.ConfigLoaded(
+                    changed(policy, [f"{key}={value}" for key, value in values.items()]), resize="resize" in texts
+                )
+            ]
+        case "Rejected":
+            return [ev.ConfigRejected(texts[0])]
+        case "Scale":
+            return [ev.Scale(int(words[0]))]
+        case _:
+            return [WISHES[name]]
+
+
+def written_out(action: do.Action) -> list[str]:
+    match action:
+        case do.Say():
+            fields = "".join(f" {key}={_quoted(value)}" for key, value in action.fields)
+            assert action.id in (0, dict(action.fields).get("id"))
+            return [
+                f"{action.level}: {action.sentence}{fields}",
+                *(f"  | {line}" for line in action.detail.splitlines()),
+            ]
+        case do.Notify():
+            flags = [flag for flag in ("ready", "reloading", "stopping") if getattr(action, flag)]
+            return [" ".join(["Notify", *flags, f'"{action.status}"'])]
+        case do.Spawn():
+            return [f"Spawn {action.id} {action.kind.value} slot={action.slot} gen={action.generation}"]
+        case do.Retire():
+            return [f"Retire {action.id}{' drain' if action.drain else ''}"]
+        case do.Hurry() | do.Dump() | do.Kill():
+            return [f"{type(action).__name__} {action.id}"]
+        case do.Exit():
+            return [f"Exit {action.code}"]
+        case do.LoadConfig() | do.ReopenLogFiles():
+            return [type(action).__name__]
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return f'"{text}"' if " " in text else text
