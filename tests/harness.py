@@ -129,7 +129,7 @@ class Server:
         if self._listener is not None:
             fd = self._listener.fileno()
             # The shell moves the socket to descriptor 3, as a service manager would hand it in.
-            command = ["sh", "-c", f"exec 3<&{fd}; " + _LAUNCH if fd != 3 else _LAUNCH, "launch", *command]
+            command = ["bash", "-c", f"exec 3<&{fd}; " + _LAUNCH if fd != 3 else _LAUNCH, "launch", *command]
             self.env["LISTEN_FDS"] = "1"
             passed["pass_fds"] = (fd,)
         self.process = subprocess.Popen(

@@ -109,9 +109,11 @@ def test_a_misspelled_command_line_is_told_in_one_line(tmp_path: Path, argv: lis
         ),
         (
             ["-b", "a:x", "-t", "soon", "a"],
-            'forkserve: error: --bind: bind = "a:x": the port must be a number from 0 to 65535, not "x"\n'
-            'forkserve: error: --timeout: timeout = "soon": expected seconds, such as 30, or a duration such as "30s",'
-            ' "500ms", "2m" or "1h30m"\n',
+            (
+                'forkserve: error: --bind: bind = "a:x": the port must be a number from 0 to 65535, not "x"\n'
+                'forkserve: error: --timeout: timeout = "soon": expected seconds, such as 30, or a duration such as "30s",'
+                ' "500ms", "2m" or "1h30m"\n'
+            ),
         ),
     ],
 )

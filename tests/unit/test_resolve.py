@@ -179,7 +179,7 @@ def test_a_reload_demands_an_app_where_the_start_did() -> None:
     Path("config.toml").write_text('app = "shop"')
     first = load(Layer(), {}, "config.toml", is_app_needed=True)
     Path("config.toml").write_text("")
-    with pytest.raises(SettingsError, match="^no app: "):
+    with pytest.raises(SettingsError, match=r"^no app: "):
         first.reload()
 
 
