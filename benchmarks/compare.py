@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import report
 from benchmarks.cases import CASES, GOALS, Case, Kind
 from benchmarks.measure import Figure, Setup, figure
-from benchmarks.servers import SERVERS, Server, present
+from benchmarks.servers import HERE, SERVERS, Server, present
 
 
 class _Named(Protocol):
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for remark in remarks:
         print(remark, file=sys.stderr)
     core, pinned = _pin()
-    setup = Setup(options.peers, options.seconds, options.connections, core)
+    setup = Setup(options.peers, options.seconds, options.connections, core, HERE.parent / ".bench" / "bytecode")
     conditions = (_machine(), pinned, *_method(options))
     try:
         figures = tuple(_figures(setup, options.rounds, cases, list(versions)))
@@ -160,11 +160,14 @@ def _method(options: argparse.Namespace) -> list[str]:
     for name in ("rounds", "seconds", "connections"):
         words += [f"--{name}", str(getattr(options, name))]
     load = f"wrk -t1 -c{options.connections} -d{options.seconds}s"
-    return [f"`{shlex.join(words)}`", f"Load: `{load}` after a warm-up of one second; a fresh server for every figure."]
+    return [
+        f"`{shlex.join(words)}`",
+        f"Load: `{load}` after a warm-up of one second; a fresh server for every figure, from compiled bytecode.",
+    ]
 
 
 def _figures(setup: Setup, rounds: int, cases: Sequence[Case], servers: Sequence[Server]) -> Iterator[Figure]:
-    """All figures, the servers taking turns; round 0 only brings programs into the page cache and is dropped."""
+    """All figures, the servers taking turns; round 0 fills the page cache and the bytecode cache and is dropped."""
     for server in servers:
         figure(setup, server, Case("warm", "", Kind.START), 0)
     for number in range(1, rounds + 1):

@@ -41,6 +41,7 @@ class Setup:
     seconds: int  # of load per figure, after one second of warm-up
     connections: int
     server_core: int | None  # None: not pinned
+    bytecode: Path  # where all servers keep compiled modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,11 @@ class Figure:
     requests: int = 0
     wall_s: float = 0.0
     cpu_ns: int = 0
+
+    @property
+    def busy(self) -> float:
+        """The share of one core that the server used during the load; 0 where there was none."""
+        return self.cpu_ns / 1e9 / self.wall_s if self.wall_s else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +135,16 @@ def _running(setup: Setup, server: Server, case: Case) -> Iterator[_Running]:
     command = [python, *server.arguments(port=port, workers=case.workers, app=case.app)]
     if setup.server_core is not None:
         command = ["taskset", "-c", str(setup.server_core), *command]
-    env = os.environ | ({"PYTHONPATH": str(HERE.parent)} if server.own else {})
     with tempfile.TemporaryFile() as log:
         begun = time.monotonic()
         process = subprocess.Popen(
-            command, cwd=APPS, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command,
+            cwd=APPS,
+            env=_environment(setup, server),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             _await_answer(process.pid, port, case.path, begun + _START_S)
@@ -142,6 +153,19 @@ def _running(setup: Setup, server: Server, case: Case) -> Iterator[_Running]:
             raise InvalidRunError(f"{fault}{_last_words(log)}") from fault
         finally:
             _end(process)
+
+
+def _environment(setup: Setup, server: Server) -> dict[str, str]:
+    """Ours, cleaned of what would favour one server.
+
+    Peers are installed with their bytecode and forkserve runs from its tree, which has none where writing it is
+    switched off: it would compile itself at every start. So all servers use one cache, filled by the dropped round.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GUNICORN", "GRANIAN"))}
+    env["PYTHONPYCACHEPREFIX"] = str(setup.bytecode)
+    if server.own:
+        env["PYTHONPATH"] = str(HERE.parent)
+    return env
 
 
 def _await_answer(pid: int, port: int, path: str, end: float) -> None:

@@ -16,6 +16,7 @@ _UNITS = {
     Kind.START: "Milliseconds, by the wall clock",
     Kind.MEMORY: "MiB, proportional set size (PSS) of the whole process tree, after every worker has answered",
 }
+_DISTURBED = 0.8  # a server under this load that uses less of its core was kept from it, or from wrk, by others
 _DIGITS = {Kind.CPU: 1, Kind.START: 0, Kind.MEMORY: 1}
 
 
@@ -38,6 +39,10 @@ class Results:
         """The median of the valid values of one cell, if there are any."""
         values = self.values(case, server)
         return statistics.median(values) if values else None
+
+    def busy(self, case: str, server: str) -> list[float]:
+        """The share of a core that a server used in each valid round of a case."""
+        return [f.busy for f in self.figures if (f.case, f.server) == (case, server) and f.value is not None]
 
     def ratio(self, case: str, server: str, other: str) -> float | None:
         """How many times the other's median a server's median is."""
@@ -88,7 +93,15 @@ def _case(results: Results, case: Case) -> str:
         spread = f"{number(min(values))} – {number(max(values))}" if values else _NONE
         ratios = [_times(results.ratio(case.name, server.name, other)) for other in others]
         rows.append([server.name, number(results.median(case.name, server.name)), spread, *ratios])
-    header = ["server", "median", "min – max", *(f"× {name}" for name in others)]
+        if case.kind is Kind.CPU:
+            rows[-1].append(_share(results.busy(case.name, server.name)))
+    header = [
+        "server",
+        "median",
+        "min – max",
+        *(f"× {name}" for name in others),
+        *(["busy"] if case.kind is Kind.CPU else []),
+    ]
     unit = f"{_UNITS[case.kind]}; median of rounds: {results.rounds}."
     return f"### {case.title}\n\n{unit}\n\n{_table(header, rows, 1)}"
 
@@ -103,12 +116,22 @@ def _servers(results: Results) -> str:
 
 def _remarks(results: Results) -> str:
     lines = [f"- {remark}" for remark in results.remarks]
+    loads = [f for f in results.figures if f.cpu_ns]
+    if disturbed := [f for f in loads if f.busy < _DISTURBED]:
+        lines.append(
+            f"- {len(disturbed)} of {len(loads)} loads were disturbed: the server used less than {_DISTURBED:.0%} of"
+            " its core, so the machine was busy with something else; repeat the run on a quiet one."
+        )
     lines += [f"- {f.server}, {f.case}, round {f.round}: {f.fault}" for f in results.figures if f.fault]
     return "### Remarks\n\n" + "\n".join(lines) if lines else ""
 
 
 def _number(kind: Kind) -> Callable[[float | None], str]:
     return lambda value: _NONE if value is None else f"{value:.{_DIGITS[kind]}f}"
+
+
+def _share(shares: Sequence[float]) -> str:
+    return f"{statistics.median(shares):.0%}" if shares else _NONE
 
 
 def _times(ratio: float | None) -> str:

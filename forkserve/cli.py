@@ -90,7 +90,6 @@ def serve(resolved: Resolved) -> int:
 
 def check_app(settings: Settings) -> int:
     """Load the app in a child of this process, which thus stays without user code, and return the exit code."""
-    _flush()
     # SIGCHLD is waited for like a message: blocked from before the fork, so that it cannot be missed.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -259,7 +258,7 @@ def _write(fd: int, text: str) -> None:
 
 
 def _flush() -> None:
-    """Empty the buffers, so that a fork does not double them and os._exit does not lose them."""
+    """Empty the buffers that the app has written to, which os._exit would lose."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:  # the descriptor was closed before we began

@@ -88,7 +88,7 @@ def _boom(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 def _chunks_then_boom(chunks: int) -> Iterator[bytes]:
     for chunk in range(1, chunks + 1):
         yield f"chunk {chunk}, boom follows chunk {chunks}\n".encode()
-    raise RuntimeError(f"boom after {chunks} chunks, as asked")
+    raise RuntimeError(f"boom after chunk {chunks}, as asked")
 
 
 def _big(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

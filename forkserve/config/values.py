@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from forkserve.config.appspec import AppSpec as AppSpec
-from forkserve.config.appspec import parse_app_spec as parse_app_spec
+from forkserve.config.appspec import parse_app_spec
 from forkserve.config.settings import Declared, Kind
 from forkserve.net import address
 

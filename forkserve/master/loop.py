@@ -155,7 +155,7 @@ class Master:
         """
         moments = [self._mind.next_deadline()]
         for child in self._watched():
-            deadline = child.row.doubles[child.row.base + DEADLINE]
+            deadline = child.row.doubles[DEADLINE]
             moments.append(max(deadline, self._calm_until) if deadline else None)
         timeouts = [settings.timeout for settings in self._settings_of.values() if settings.timeout]
         moments += [now + min(timeouts)] if timeouts else []
@@ -172,7 +172,7 @@ class Master:
         found = []
         for child in self._watched():
             row = child.row
-            deadline, began = row.doubles[row.base + DEADLINE], row.doubles[row.base + BEGAN]
+            deadline, began = row.doubles[DEADLINE], row.doubles[BEGAN]
             if 0.0 < deadline <= now:
                 found.append(ev.Overdue(child.id, now - began if began else 0.0, row.line))
         return tuple(found)
@@ -273,7 +273,7 @@ class Master:
             return
         row = self._board.row(spawn.slot)
         row.clear()
-        row.ints[row.base + GENERATION] = spawn.generation
+        row.ints[GENERATION] = spawn.generation
         birth = Birth(spawn.slot, spawn.generation, settings, self._listeners, theirs, row)
         try:
             pid = process.fork(lambda: self._child_main(birth), [*self._not_for_children(), ours.close])
@@ -283,7 +283,7 @@ class Master:
             self._inbox.append(ev.ForkFailed(spawn.id, error.strerror or str(error)))
             return
         theirs.close()
-        row.ints[row.base + PID] = pid
+        row.ints[PID] = pid
         self._children[spawn.id] = Child(spawn.id, spawn.slot, pid, ours, row)
         self._ids[pid] = spawn.id
         self._epoll.register(ours.fileno(), select.EPOLLIN)

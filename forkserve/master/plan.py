@@ -9,7 +9,7 @@ from forkserve.errors import ExitCode
 from forkserve.master.actions import Exit, Notify
 from forkserve.master.orders import Orders
 from forkserve.master.records import UNBORN, Phase, Stage
-from forkserve.master.state import State, status
+from forkserve.master.state import State, status, strength
 
 START_TRIES = 3  # failed boots after which a first start gives up
 
@@ -48,12 +48,11 @@ def leave(state: State, orders: Orders, phase: Phase) -> None:
 def announce(state: State, orders: Orders) -> None:
     """Tell the service manager where we stand, if that is news."""
     serving = state.phase is Phase.SERVING
-    notify = Notify(
-        status(state),
-        ready=serving and not state.reloading,
-        reloading=serving and state.reloading,
-        stopping=state.leaving,
-    )
+    ready, reloading = serving and not state.reloading, serving and state.reloading
+    _notify(state, orders, Notify(status(state), ready, reloading, stopping=state.leaving))
+
+
+def _notify(state: State, orders: Orders, notify: Notify) -> None:
     if notify != state.announced:
         state.announced = notify
         orders.add(notify)
@@ -162,6 +161,8 @@ def _note_serving(state: State, orders: Orders) -> None:
         state.phase = Phase.SERVING
         state.serving = state.serving_before() or state.generation
         orders.say("info", "serving", gen=state.serving, workers=state.ready)
+        # The service manager waits for this READY=1 even if a reload is under way, which announce() tells next.
+        _notify(state, orders, Notify(strength(state.serving, state.size), ready=True))
 
 
 def _note_rolled_out(state: State, orders: Orders, now: float) -> None:

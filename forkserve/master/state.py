@@ -136,11 +136,16 @@ def status(state: State) -> str:
         return f"reloading to generation {state.generation}"
     error = f"; {state.last_error}" if state.last_error else ""
     if state.degraded:
-        strength = f"{state.ready} of {_workers(state.size)}"
-        return f"generation {state.generation} degraded, {strength}: {state.trouble.error}{error}"
+        few = f"{state.ready} of {_workers(state.size)}"
+        return f"generation {state.generation} degraded, {few}: {state.trouble.error}{error}"
     if error:
         return f"generation {state.generation} serving{error}"
-    return f"generation {state.generation}, {_workers(state.size)}"
+    return strength(state.generation, state.size)
+
+
+def strength(generation: int, size: int) -> str:
+    """Say that this generation serves with all its workers."""
+    return f"generation {generation}, {_workers(size)}"
 
 
 def _workers(count: int) -> str:

@@ -94,8 +94,8 @@ def _parse_unix(path: str) -> Address:
     if not path:
         raise ValueError(f'the {what} after "unix:" is empty')
     if not is_abstract:
-        if path.endswith("/"):
-            raise ValueError('the path after "unix:" ends in "/", which names a folder')
+        if path.rpartition("/")[2] in ("", ".", ".."):
+            raise ValueError(f'the path "{path}" names a folder; expected that of a socket')
         path = _tidy(path)
     length = len(path.encode(errors="surrogateescape"))
     if length > _LONGEST_PATH_BYTES:
@@ -151,6 +151,8 @@ def _host(host: str) -> tuple[Family, str]:
             return Family.IPV4, str(IPv4Address(host))
         except AddressValueError:
             raise ValueError(f'"{host}" is not an IPv4 address') from None
+    if host == "unix":
+        raise ValueError("the path is missing; expected unix:PATH")  # and unix:80 would be a path
     if len(host) > _LONGEST_NAME or not _NAME.fullmatch(host):
         raise ValueError(f'"{host}" is not a host name; {_EXPECTED}')
     return Family.NAME, host

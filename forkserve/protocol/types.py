@@ -39,17 +39,14 @@ class Body(Protocol):
 BodyMaker = Callable[[int], Body]
 
 
-class Request:
-    """One complete request. ``line`` is its method and target as they came, for the scoreboard."""
+# One complete request: its environ, its method and target as they came (for the scoreboard), and flags. A plain tuple:
+# an object of five attributes costs 0.3 us more, one part in thirty of a small request.
+Request = tuple[Environ, bytes, int]
 
-    __slots__ = ("environ", "head_only", "http11", "keep_alive", "line")
-
-    def __init__(self, environ: Environ, line: bytes, keep_alive: bool, http11: bool, head_only: bool) -> None:
-        self.environ = environ
-        self.line = line
-        self.keep_alive = keep_alive
-        self.http11 = http11
-        self.head_only = head_only
+# Flags of a request.
+KEEP_ALIVE = 1  # the client wants the connection to stay
+HTTP11 = 2
+HEAD_ONLY = 4
 
 
 class Limits:

@@ -2,68 +2,63 @@
 
 A memfd mapped by the master and inherited by its children; no call of the system per request. A row's owner is the
 child in that slot; before it is forked, the master writes the row. Times are CLOCK_MONOTONIC seconds, 0 = none.
-Layout of a row of 256 bytes: 16 words of 8 bytes, then the request's first line, cut to 128 bytes.
+Layout of a row of 256 bytes: words of 8 bytes, then the request's method and target, cut to 128 bytes.
 """
 
 import mmap
 import os
+import struct
 
 SLOTS = 2048
 _ROW_BYTES = 256
 _ROW_WORDS = _ROW_BYTES // 8
-_TEXT_AT = 128
-TEXT_BYTES = 128
+_TEXT_BYTES = 128
+_TEXT_AT = _ROW_BYTES - _TEXT_BYTES
 
 # Words of a row; "d" is read as a double, the others as integers.
 PID = 0
 GENERATION = 1
-REQUESTS = 2  # requests answered by the process in this slot
-TEXT_LENGTH = 3
-DEADLINE = 4  # d: when the running request is overdue
-BEGAN = 5  # d: when the running request began
-CONNECTIONS = 6
+DEADLINE = 13  # d: when the running request is overdue; 0: none runs
+BEGAN = 14  # d: when the running (or last) request began
+REQUESTS = 15  # begun by the process in this slot
+
+# What a worker writes when a request begins, at once: DEADLINE to the end of the row. Text is cut and padded with NUL.
+_BEGIN = struct.Struct(f"ddq{_TEXT_BYTES}s").pack_into
 
 
 class Row:
-    """One slot's row. The views are public because a worker's hot path writes them in place."""
+    """One slot's row."""
 
-    __slots__ = ("_map", "_text_at", "base", "doubles", "ints")
+    __slots__ = ("_begin_at", "_map", "_requests", "doubles", "ints")
 
     def __init__(self, board: "Scoreboard", slot: int) -> None:
+        at = slot * _ROW_BYTES
         self._map = board.map
-        self.ints = board.ints
-        self.doubles = board.doubles
-        self.base = slot * _ROW_WORDS
-        self._text_at = slot * _ROW_BYTES + _TEXT_AT
+        words = slot * _ROW_WORDS
+        self.ints = board.ints[words : words + _ROW_WORDS]
+        self.doubles = board.doubles[words : words + _ROW_WORDS]
+        self._begin_at = at + DEADLINE * 8
+        self._requests = 0
 
     def clear(self) -> None:
         """Forget the slot's last owner."""
-        start = self.base * 8
-        self._map[start : start + _ROW_BYTES] = bytes(_ROW_BYTES)
+        for word in range(_ROW_WORDS):
+            self.ints[word] = 0
 
     def begin(self, now: float, deadline: float, line: bytes) -> None:
         """Note that a request began: ``line`` is its method and target."""
-        base = self.base
-        at = self._text_at
-        if len(line) > TEXT_BYTES:
-            line = line[:TEXT_BYTES]
-        self._map[at : at + len(line)] = line
-        self.ints[base + TEXT_LENGTH] = len(line)
-        self.doubles[base + BEGAN] = now
-        self.doubles[base + DEADLINE] = deadline
+        self._requests += 1
+        _BEGIN(self._map, self._begin_at, deadline, now, self._requests, line)
 
     def end(self) -> None:
         """Note that the request has ended."""
-        base = self.base
-        self.doubles[base + DEADLINE] = 0.0
-        self.doubles[base + BEGAN] = 0.0
-        self.ints[base + REQUESTS] += 1
+        self.doubles[DEADLINE] = 0.0
 
     @property
     def line(self) -> str:
         """The running (or last) request's method and target; control characters are the reader's to escape."""
-        length = min(self.ints[self.base + TEXT_LENGTH], TEXT_BYTES)
-        return self._map[self._text_at : self._text_at + length].decode("latin-1")
+        at = self._begin_at - DEADLINE * 8 + _TEXT_AT
+        return self._map[at : at + _TEXT_BYTES].rstrip(b"\0").decode("latin-1")
 
 
 class Scoreboard:

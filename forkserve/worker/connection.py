@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from forkserve.log import log
 from forkserve.protocol.http import CONTINUE, Decoder
-from forkserve.protocol.types import Environ, Refused, Request
-from forkserve.wsgi.response import PeerGone, Response, plain_answer, respond
+from forkserve.protocol.types import KEEP_ALIVE, Environ, Refused
+from forkserve.wsgi.response import PeerGone, Response, clock, plain_answer, respond
 
 if TYPE_CHECKING:
     from forkserve.worker.loop import Loop
@@ -48,7 +48,7 @@ class Connection:
 
     __slots__ = (
         "_decoder", "_kept", "_kept_bytes", "_linger_left", "_loop", "_recv_into", "_send", "_then_close",
-        "_writable_only", "deadline", "fd", "fresh", "peer", "response", "sock", "state",
+        "_writable_only", "deadline", "fd", "fresh", "peer", "sock", "state",
     )  # fmt: skip
 
     def __init__(self, loop: "Loop", fd: int, family: int, peer: object, template: Environ) -> None:
@@ -58,7 +58,6 @@ class Connection:
         self.fresh = True  # no request yet: the first one has the time-out of a head from the accept on
         self.state = IDLE
         self.deadline = monotonic() + loop.header_timeout_s
-        self.response: Response | None = None  # of the request that runs
         self._loop = loop
         self._recv_into = sock.recv_into
         self._send = sock.send
@@ -79,8 +78,7 @@ class Connection:
         except BlockingIOError:
             return
         except OSError:
-            self.close()
-            return
+            got = 0
         if got == 0:
             self.close()
             return
@@ -90,26 +88,37 @@ class Connection:
                 self.close()
             return
         decoder = self._decoder
-        refused = None
         try:
             decoder.feed(loop.view[:got])
         except Refused as error:
-            refused = error
+            self._finish_then_refuse(error)
+            return
         except OSError as error:  # the body's file: disk full, no descriptor left
             log.error("request body could not be stored", cause=error)
-            refused = Refused("503 Service Unavailable", str(error))
+            self._finish_then_refuse(Refused("503 Service Unavailable", str(error)))
+            return
         if decoder.ready:
             self._serve()
-            if self.fd < 0 or self.state is not IDLE:
-                return  # closed, or still writing: a refused successor is not answered any more
-        if refused is not None:
+            if self.state is not IDLE or self.fd < 0:
+                return
+        if not decoder.idle:
+            self._await_more()
+
+    def _finish_then_refuse(self, refused: Refused) -> None:
+        """Answer the good requests that came before a bad one; the bad one only if the client keeps up."""
+        if self._decoder.ready:
+            self._serve()
+        if self.fd >= 0 and self.state in (IDLE, HEAD, BODY):
             self._refuse(refused)
-        elif decoder.body_began:
+
+    def _await_more(self) -> None:
+        """Part of a request has arrived."""
+        if self._decoder.body_began:
             self._await_body()
-        elif not decoder.idle and self.state is not HEAD:
+        elif self.state is IDLE:
             self.state = HEAD
-            if not self.fresh:
-                self.deadline = monotonic() + loop.header_timeout_s
+            if not self.fresh:  # else the time for the first head runs since the accept
+                self.deadline = monotonic() + self._loop.header_timeout_s
 
     def on_writable(self) -> None:
         """The client takes more: write what is kept, then go on where the response left off."""
@@ -125,7 +134,8 @@ class Connection:
         if self._then_close:
             self.linger()
             return
-        self._rest()
+        self.state = IDLE
+        self.deadline = monotonic() + self._loop.keepalive_s
         if self._decoder.ready:
             self._serve()
 
@@ -150,6 +160,7 @@ class Connection:
         """Close now; the app, should it run, meets PeerGone at its next byte."""
         if self.fd >= 0:
             del self._loop.connections[self.fd]
+            del self._loop.readers[self.fd]
             self.fd = -1
             self._decoder.close()
             self.sock.close()  # epoll forgets it by itself: this was the only descriptor of it
@@ -160,50 +171,47 @@ class Connection:
         """Run every complete request, in order, as long as the client keeps up."""
         loop = self._loop
         ready = self._decoder.ready
+        self.fresh = False
         while ready:
             request = ready.pop(0)
+            environ, line, flags = request
             self.state = RUNNING
-            self.fresh = False
             now = monotonic()
-            loop.row.begin(now, now + loop.timeout_s, request.line)
-            response = Response(request, self, request.keep_alive and loop.keep_alive)
-            loop.running = self
-            self.response = response
-            respond(loop.app, request.environ, response)
-            self.response = None
+            if now >= clock.until:
+                clock.refresh(now)
+            loop.row.begin(now, now + loop.timeout_s, line)
+            response = loop.running = Response(request, self, loop.keep_alive and flags & KEEP_ALIVE != 0)
+            respond(loop.app, environ, response)
             loop.running = None
             loop.row.end()
             if loop.access is not None:
-                loop.access.note(request.environ, response, monotonic() - now)
-            if response.exit is not None:
-                loop.leave(f"the app raised {type(response.exit).__name__}")
-            if self.fd < 0:
+                loop.access.note(environ, response, monotonic() - now)
+            if self._kept or not response.keep_alive:
+                self._after(response, flags)
                 return
-            if response.aborted:
-                self._abort()
-                return
-            if self._kept:
-                self.state = WRITING
-                self._then_close = not response.keep_alive
-                self.deadline = monotonic() + loop.send_timeout_s
-                self._watch(True)
-                return
-            if not response.keep_alive:
-                self._finish(request)
-                return
-        self._rest(now)
-
-    def _rest(self, now: float = 0.0) -> None:
-        """Wait for the next request."""
         self.state = IDLE
-        self.deadline = (now or monotonic()) + self._loop.keepalive_s
+        self.deadline = now + loop.keepalive_s
 
-    def _finish(self, request: Request) -> None:
-        """Close after the last response. Who announced the end has nothing under way; else a reset could eat it."""
-        if request.keep_alive:
+    def _after(self, response: Response, flags: int) -> None:
+        """Go on after a response that is the last one, or that the client has not taken yet."""
+        if response.exit is not None:
+            self._loop.leave(f"the app raised {type(response.exit).__name__}")
+        if self.fd < 0:
+            return
+        if response.aborted:
+            self._abort()
+        elif self._kept:
+            self._await_room(then_close=not response.keep_alive)
+        elif flags & KEEP_ALIVE:
             self.linger()
         else:
-            self.close()
+            self.close()  # the client announced the end: nothing of it is under way that a reset could answer
+
+    def _await_room(self, *, then_close: bool) -> None:
+        self.state = WRITING
+        self._then_close = then_close
+        self.deadline = monotonic() + self._loop.send_timeout_s
+        self._watch(True)
 
     def _await_body(self) -> None:
         self.state = BODY
@@ -226,10 +234,7 @@ class Connection:
             self.close()
             return
         if self._kept:
-            self.state = WRITING
-            self._then_close = True
-            self.deadline = monotonic() + self._loop.send_timeout_s
-            self._watch(True)
+            self._await_room(then_close=True)
         else:
             self.linger()
 

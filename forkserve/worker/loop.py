@@ -7,7 +7,9 @@ the kernel gives new connections to its idle siblings. Runs in a worker; knows n
 import errno
 import select
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from select import EPOLLIN
 from time import monotonic
 
 from forkserve.accesslog import AccessLog
@@ -23,6 +25,7 @@ from forkserve.worker.connection import Connection, State
 from forkserve.wsgi.app import App
 from forkserve.wsgi.environ import connection_template, listener_template
 from forkserve.wsgi.input import BodyMakerFor
+from forkserve.wsgi.response import Response
 
 _BUFFER_BYTES = 64 * 1024
 _SWEEP_S = 1.0
@@ -31,7 +34,7 @@ _STOP_PATIENCE_S = 1.0
 # Nothing is wrong with the listener itself: the process, the machine or the peer lacks something for a moment.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE_S = 0.5
-_ACCEPT = select.EPOLLIN | select.EPOLLEXCLUSIVE
+_ACCEPT = EPOLLIN | select.EPOLLEXCLUSIVE
 
 
 class Loop:
@@ -54,7 +57,8 @@ class Loop:
         self.row = row
         self.access = access
         self.connections: dict[int, Connection] = {}
-        self.running: Connection | None = None
+        self.readers: dict[int, Callable[[], None]] = {}  # what to do when a descriptor is readable
+        self.running: Response | None = None
         self.buffer = bytearray(_BUFFER_BYTES)
         self.view = memoryview(self.buffer)
         self.limits = Limits(
@@ -84,23 +88,23 @@ class Loop:
         self._exhausted_said_at = float("-inf")
         self._sweep_at = float("inf")
         self._special = {channel.fileno(): self._on_channel, wakeup.read_fd: self._on_signal}
+        self.readers |= self._special
+        self.readers |= {fd: partial(self._on_listener, fd) for fd in self._listeners}
 
     def run(self) -> None:
         """Serve until told to leave and everything begun is finished."""
         for fd in self._special:
-            self.epoll.register(fd, select.EPOLLIN)
+            self.epoll.register(fd, EPOLLIN)
         self._open_door()
         connections = self.connections
+        readers = self.readers
         poll = self.epoll.poll
         while not self._retiring or connections:
             for fd, events in poll(self._patience_s()):
-                connection = connections.get(fd)
-                if connection is None:
-                    self._on_other(fd)
-                elif events & select.EPOLLOUT or connection.state is State.WRITING:
-                    connection.on_writable()
+                if events == EPOLLIN and fd in readers:
+                    readers[fd]()
                 else:
-                    connection.on_readable()
+                    self._on_other(fd)
             if self.access is not None:
                 self.access.flush()
             if connections or not self._accepting:
@@ -170,8 +174,10 @@ class Loop:
             if error.errno in _EXHAUSTED:
                 self._pause_accepting(error)
             return False  # else the peer was: ECONNABORTED and its like, accept(2)
-        self.connections[new_fd] = Connection(self, new_fd, sock.family, peer, connection_template(template, peer))
-        self.epoll.register(new_fd, select.EPOLLIN)
+        connection = Connection(self, new_fd, sock.family, peer, connection_template(template, peer))
+        self.connections[new_fd] = connection
+        self.readers[new_fd] = connection.on_readable
+        self.epoll.register(new_fd, EPOLLIN)
         if len(self.connections) == 1:
             self._sweep_at = monotonic() + _SWEEP_S
         if len(self.connections) >= self._most_connections:
@@ -219,10 +225,15 @@ class Loop:
     # orders
 
     def _on_other(self, fd: int) -> None:
-        if fd in self._listeners:
-            self._on_listener(fd)
-        elif fd in self._special:
-            self._special[fd]()
+        """Meet what is not simply readable: room to write, an error, the end of the master."""
+        connection = self.connections.get(fd)
+        if connection is not None:
+            if connection.state is State.WRITING:
+                connection.on_writable()
+            else:
+                connection.on_readable()
+        elif fd in self.readers:
+            self.readers[fd]()
         # else: closed earlier in this batch of events
 
     def _on_channel(self) -> None:

@@ -86,10 +86,10 @@ class _TimedOut:
     loop: Loop | None = None
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        connection = self.loop.running if self.loop is not None else None
-        if connection is not None and connection.response is not None and not connection.response.head_sent:
+        response = self.loop.running if self.loop is not None else None
+        if response is not None and not response.head_sent:
             try:
-                connection.send(plain_answer(_TIMED_OUT))
+                response.out.send(plain_answer(_TIMED_OUT))
             except PeerGone:
                 pass
         os._exit(ExitCode.FAILURE)

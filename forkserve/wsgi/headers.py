@@ -8,15 +8,15 @@ import re
 
 from forkserve.log import log
 
-# What a header means to us, beside its line.
-PLAIN, LENGTH, DATE, SERVER, DROPPED, CLOSE = range(6)
+# What a header means to us, beside its line; 0 and up: it is the Content-Length, and that is the length.
+PLAIN, DATE, SERVER, DROPPED, CLOSE = range(-1, -6, -1)
 NO_BODY = {204, 304}
 
 _STATUS = re.compile(r"[2-9]\d\d [\t\x20-\x7e\x80-\xff]*")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _LENGTH = re.compile(r"[0-9]{1,18}")
-_KINDS = {"content-length": LENGTH, "date": DATE, "server": SERVER}
+_KINDS = {"date": DATE, "server": SERVER}
 # Hop-by-hop: how this connection ends is the server's to say (PEP 3333, "Other HTTP Features"). They are dropped, not
 # fatal: tutorials for event streams send `Connection: keep-alive`, and other servers let them.
 _HOP_BY_HOP = {
@@ -79,6 +79,8 @@ def _entry(name: str, text: str) -> Line:
             log.warning("app set a header that is the server's own; dropped", header=name, value=text)
         return b"", CLOSE if lower == "connection" and text.strip().lower() == "close" else DROPPED
     kind = _KINDS.get(lower, PLAIN)
-    if kind == LENGTH and not _LENGTH.fullmatch(text):
-        raise ValueError(f"start_response: Content-Length must be a number of bytes, not {text!r}")
+    if lower == "content-length":
+        if not _LENGTH.fullmatch(text):
+            raise ValueError(f"start_response: Content-Length must be a number of bytes, not {text!r}")
+        kind = int(text)
     return f"{name}: {text}\r\n".encode("latin-1"), kind

@@ -6,18 +6,18 @@ Plain code on purpose: every request runs through respond().
 """
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
 from forkserve.errors import ForkserveError
 from forkserve.log import log
-from forkserve.protocol.types import Environ, Request
+from forkserve.protocol.types import HEAD_ONLY, HTTP11, Environ, Request
 from forkserve.wsgi.app import App
 from forkserve.wsgi.environ import SOFTWARE
 from forkserve.wsgi.headers import (
     CLOSE,
     DATE,
-    LENGTH,
     LINES,
     NO_BODY,
     PLAIN,
@@ -48,17 +48,16 @@ class Out(Protocol):
 
 
 class _Clock:
-    """The Date and Server lines, spelled once a second."""
+    """The Date and Server lines, spelled once a second of the monotonic clock."""
 
-    second = 0
     both = b""
+    until = 0.0
 
-    def lines(self) -> bytes:
-        now = int(time.time())
-        if now != self.second:
-            self.second = now
-            self.both = date_line(now) + f"Server: {SOFTWARE}\r\n".encode()
-        return self.both
+    def refresh(self, now: float) -> None:
+        """Spell the lines anew; called when a request begins at or after ``until`` (RFC 9110 section 6.6.1)."""
+        wall = time.time()
+        self.until = now + 1.0 - wall % 1.0
+        self.both = date_line(int(wall)) + f"Server: {SOFTWARE}\r\n".encode()
 
 
 def date_line(now: int) -> bytes:
@@ -81,10 +80,10 @@ class Response:
     head_sent: bool = False
     body_bytes: int = 0  # sent to the client, framing not counted
     full: bool = False  # no more of the body can leave: whatever the app would still yield is not asked for
-    aborted: bool = False  # the client must see that the body is not whole
-    exit: BaseException | None = None  # the app wants this process to end (SystemExit)
+    aborted: bool = False  # the client must see that the body is not whole; keep_alive is false
+    exit: BaseException | None = None  # the app wants this process to end (SystemExit); keep_alive is false
     _status_line: bytes = b""
-    _lines: tuple[bytes, ...] = ()
+    _lines: Sequence[bytes] = ()
     _length: int = -1  # the app's Content-Length
     _chunked: bool = False
     _mute: bool = False  # HEAD, 204, 304: whatever the app yields, no body leaves
@@ -93,7 +92,7 @@ class Response:
 
     def __init__(self, request: Request, out: Out, keep_alive: bool) -> None:
         self._request = request
-        self._out = out
+        self.out = out
         self.keep_alive = keep_alive  # may only become false
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Any:
@@ -104,33 +103,35 @@ class Response:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None
-            self._length, self._own_date, self._own_server = -1, False, False
+            self._own_date = self._own_server = False
         elif self._status_line:
             raise AssertionError("start_response was called a second time without exc_info")
-        line, self.code = STATUSES.get(status) or status_entry(status)
+        entry = STATUSES.get(status) or status_entry(status)
         if type(headers) is not list:
             raise TypeError(f"start_response: the headers must be a list, not a {type(headers).__name__}")
         lines = []
+        length = -1
         for pair in headers:
             try:
-                text, kind = LINES[pair]
+                line, kind = LINES[pair]
             except (KeyError, TypeError):
-                text, kind = line_entry(pair)
-            if kind != PLAIN:
-                self._note(kind, pair[1])
-            lines.append(text)
-        self._lines = tuple(lines)
+                line, kind = line_entry(pair)
+            lines.append(line)
+            if kind >= 0:
+                if length >= 0 and kind != length:
+                    raise ValueError("start_response: several Content-Length headers that differ")
+                length = kind
+            elif kind != PLAIN:
+                self._note(kind)
+        self._status_line, self.code = entry
+        self._lines = lines
+        self._length = length
         self.status = status
         self.headers = headers
-        self._status_line = line
         return self.write
 
-    def _note(self, kind: int, text: str) -> None:
-        if kind == LENGTH:
-            if self._length >= 0 and int(text) != self._length:
-                raise ValueError("start_response: several Content-Length headers that differ")
-            self._length = int(text)
-        elif kind == DATE:
+    def _note(self, kind: int) -> None:
+        if kind == DATE:
             self._own_date = True
         elif kind == SERVER:
             self._own_server = True
@@ -150,7 +151,7 @@ class Response:
         if self._mute:
             self.full = True
             if head:
-                self._out.send(head)
+                self.out.send(head)
             return
         if 0 <= self._length < self.body_bytes + len(data):
             data = data[: self._length - self.body_bytes]
@@ -160,11 +161,11 @@ class Response:
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if not head:
-            self._out.send(data)
+            self.out.send(data)
         elif len(data) <= _JOIN_BYTES:
-            self._out.send(head + data)
+            self.out.send(head + data)
         else:
-            self._out.send_both(head, data)
+            self.out.send_both(head, data)
 
     def _head(self, whole: int) -> bytes:
         """Decide the framing and spell the head."""
@@ -172,38 +173,38 @@ class Response:
             raise AssertionError("the app sent its body before it called start_response")
         self.head_sent = True
         framing = b""
-        self._mute = self._request.head_only
+        flags = self._request[2]
+        self._mute = flags & HEAD_ONLY != 0
         if self.code in NO_BODY:
             self._mute = True
         elif self._length < 0:
             if whole >= 0:
                 framing = b"Content-Length: %d\r\n" % whole
                 self._length = whole
-            elif self._request.http11:
+            elif flags & HTTP11:
                 framing = b"Transfer-Encoding: chunked\r\n"
                 self._chunked = True
             else:
                 self.keep_alive = False  # the end of the connection is the end of the body
         if not self.keep_alive:
             framing += b"Connection: close\r\n"
-        elif not self._request.http11:
+        elif not flags & HTTP11:
             framing += b"Connection: keep-alive\r\n"
-        return b"".join((self._status_line, *self._lines, self._stamp(), framing, b"\r\n"))
+        stamp = self._stamp() if self._own_date or self._own_server else clock.both
+        return b"".join((self._status_line, *self._lines, stamp, framing, b"\r\n"))
 
     def _stamp(self) -> bytes:
-        if not self._own_date and not self._own_server:
-            return clock.lines()
         date = b"" if self._own_date else date_line(int(time.time()))
         return date if self._own_server else date + f"Server: {SOFTWARE}\r\n".encode()
 
     def end(self) -> None:
         """The app has said all: send what is owed."""
         if not self.head_sent:
-            self._out.send(self._head(0))
+            self.out.send(self._head(0))
         if self._mute:
             return
         if self._chunked:
-            self._out.send(b"0\r\n\r\n")
+            self.out.send(b"0\r\n\r\n")
         elif self.body_bytes < self._length:
             self.keep_alive = False
             log.warning("app sent less than its Content-Length; connection closed", **self._about())
@@ -218,15 +219,16 @@ class Response:
             return
         self.code, self.status, self.headers = 500, SERVER_ERROR, []
         self.head_sent = True
-        page = plain_answer(SERVER_ERROR, head_only=self._request.head_only)
-        self.body_bytes = 0 if self._request.head_only else len(page.rpartition(b"\r\n\r\n")[2])
+        head_only = self._request[2] & HEAD_ONLY != 0
+        page = plain_answer(SERVER_ERROR, head_only=head_only)
+        self.body_bytes = 0 if head_only else len(page.rpartition(b"\r\n\r\n")[2])
         try:
-            self._out.send(page)
+            self.out.send(page)
         except PeerGone:
             pass
 
     def _about(self) -> dict[str, object]:
-        about: dict[str, object] = {"request": self._request.line.decode("latin-1")}
+        about: dict[str, object] = {"request": self._request[1].decode("latin-1")}
         if self._length >= 0:
             about |= {"announced": self._length, "sent": self.body_bytes}
         return about
@@ -238,7 +240,7 @@ def respond(app: App, environ: Environ, response: Response) -> None:
     try:
         body = app(environ, response.start_response)
         whole = -1
-        if (body.__class__ is list or body.__class__ is tuple) and len(body) == 1 and isinstance(body[0], bytes):
+        if (body.__class__ is list or body.__class__ is tuple) and len(body) == 1 and body[0].__class__ is bytes:
             whole = len(body[0])
         for chunk in body:
             if not isinstance(chunk, bytes):
@@ -272,4 +274,5 @@ def plain_answer(status: str, *, head_only: bool = False) -> bytes:
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\nConnection: close\r\n"
     ).encode("latin-1")
-    return b"%b%b\r\n%b" % (head, clock.lines(), b"" if head_only else text)
+    clock.refresh(time.monotonic())
+    return b"%b%b\r\n%b" % (head, clock.both, b"" if head_only else text)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkserve.config.values import AppSpec, parse_app_spec
+from forkserve.config.appspec import AppSpec, parse_app_spec
 
 SPECS = [
     ("shop", AppSpec("shop")),

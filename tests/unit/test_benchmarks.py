@@ -27,8 +27,12 @@ GOOD = """Running 1s test @ http://127.0.0.1:8000/
 {more}Requests/sec: 116297.19
 Transfer/sec:     11.43MB
 """
-SETUP = Setup(Path("nowhere"), seconds=1, connections=1, server_core=None)
 START = Case("start", "Start", Kind.START)
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return Setup(tmp_path / "peers", seconds=1, connections=1, server_core=None, bytecode=tmp_path / "bytecode")
 
 
 @pytest.mark.parametrize(("wall", "seconds"), [("1.10s", 1.1), ("950.00ms", 0.95), ("1.50m", 90.0)])
@@ -95,21 +99,30 @@ def test_tree_that_keeps_on_running_is_not_called_quiet() -> None:
             busy.kill()
 
 
-def test_server_that_ends_before_it_answers_gives_its_last_words_instead_of_a_figure() -> None:
+def test_server_that_ends_before_it_answers_gives_its_last_words_instead_of_a_figure(setup: Setup) -> None:
     broken = Server("broken", "forkserve", ("-c", "import sys; sys.exit('the port is cursed')"))
-    taken = figure(SETUP, broken, START, 1)
+    taken = figure(setup, broken, START, 1)
     assert taken.value is None
     assert "ended before it answered" in taken.fault
     assert "the port is cursed" in taken.fault
 
 
-def test_answer_that_is_not_200_is_no_first_answer() -> None:
+def test_modules_of_every_server_are_compiled_once_whatever_the_environment_says(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    own = Server("own", "forkserve", ("-c", _served("from small import app")))
+    assert figure(setup, own, START, 1).fault == ""
+    assert list(setup.bytecode.rglob("small.*.pyc"))
+
+
+def test_answer_that_is_not_200_is_no_first_answer(setup: Setup) -> None:
     refuses = "def app(environ, start): start('503 Busy', []); return []"
     server = Server("refuses", "forkserve", ("-c", _served(refuses)))
-    assert "503" in figure(SETUP, server, START, 1).fault
+    assert "503" in figure(setup, server, START, 1).fault
 
 
-def test_nothing_of_a_server_is_left_behind(tmp_path: Path) -> None:
+def test_nothing_of_a_server_is_left_behind(setup: Setup, tmp_path: Path) -> None:
     stray = tmp_path / "stray"
     forks = f"""
 import os, signal
@@ -120,7 +133,7 @@ open({str(stray)!r}, "w").write(str(pid))
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 from small import app
 """
-    taken = figure(SETUP, Server("forks", "forkserve", ("-c", _served(forks))), START, 1)
+    taken = figure(setup, Server("forks", "forkserve", ("-c", _served(forks))), START, 1)
     assert taken.value is not None, taken.fault
     try:
         handle = os.pidfd_open(int(stray.read_text()))
@@ -145,15 +158,18 @@ def _results(*figures: Figure) -> Results:
 
 
 def _figures(server: str, *values: float) -> list[Figure]:
-    return [Figure("small", server, number, value) for number, value in enumerate(values, 1)]
+    return [
+        Figure("small", server, number, value, "", 1, wall_s=2.0, cpu_ns=1_900_000_000)
+        for number, value in enumerate(values, 1)
+    ]
 
 
 def test_table_shows_median_spread_and_multiples() -> None:
     text = report.markdown(_results(*_figures("forkserve", 9, 8, 30), *_figures("bjoern", 10, 9, 12)), ())
-    assert "| server | median | min – max | × bjoern | × forkserve |" in text
-    assert "| forkserve | 9.0 | 8.0 – 30.0 | 0.90 | 1.00 |" in text
-    assert "| bjoern | 10.0 | 9.0 – 12.0 | 1.00 | 1.11 |" in text
-    assert "| gunicorn-sync | – | – | – | – |" in text
+    assert "| server | median | min – max | × bjoern | × forkserve | busy |" in text
+    assert "| forkserve | 9.0 | 8.0 – 30.0 | 0.90 | 1.00 | 95% |" in text
+    assert "| bjoern | 10.0 | 9.0 – 12.0 | 1.00 | 1.11 | 95% |" in text
+    assert "| gunicorn-sync | – | – | – | – | – |" in text
 
 
 def test_figure_of_an_invalid_round_is_left_out_and_its_fault_is_shown() -> None:
@@ -161,6 +177,13 @@ def test_figure_of_an_invalid_round_is_left_out_and_its_fault_is_shown() -> None
     text = report.markdown(_results(*_figures("bjoern", 10, 12), failed), ())
     assert "| bjoern | 11.0 | 10.0 – 12.0 |" in text
     assert "- bjoern, small, round 3: wrk: socket errors: read 1" in text
+
+
+def test_loads_in_which_the_server_did_not_get_its_core_are_counted_in_the_remarks() -> None:
+    quiet = _figures("bjoern", 10, 12)
+    disturbed = replace(quiet[1], round=3, cpu_ns=1_500_000_000)
+    assert "disturbed" not in report.markdown(_results(*quiet), ())
+    assert "- 1 of 3 loads were disturbed" in report.markdown(_results(*quiet, disturbed), ())
 
 
 @pytest.mark.parametrize(("peer", "verdict"), [(6.1, "met"), (5.9, "missed"), (None, "not measured")])

@@ -111,8 +111,8 @@ def test_a_misspelled_command_line_is_told_in_one_line(tmp_path: Path, argv: lis
             ["-b", "a:x", "-t", "soon", "a"],
             (
                 'forkserve: error: --bind: bind = "a:x": the port must be a number from 0 to 65535, not "x"\n'
-                'forkserve: error: --timeout: timeout = "soon": expected seconds, such as 30, or a duration such as "30s",'
-                ' "500ms", "2m" or "1h30m"\n'
+                'forkserve: error: --timeout: timeout = "soon": expected seconds, such as 30, or a duration such as'
+                ' "30s", "500ms", "2m" or "1h30m"\n'
             ),
         ),
     ],
@@ -247,11 +247,17 @@ def test_an_interrupt_ends_a_check_and_its_child(apps: Path, boot_timeout: str) 
     )  # fmt: skip
     assert process.stdout is not None
     child = int(process.stdout.readline())
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, errors) == (130, "")
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+    try:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, errors) == (130, "")
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
+    finally:
+        process.kill()
+        if process.returncode != 130:  # the check has not ended its child
+            os.kill(child, signal.SIGKILL)
+            process.communicate()
 
 
 def test_settings_are_printed_before_the_app_is_checked(apps: Path) -> None:

@@ -224,7 +224,7 @@ def test_boom_raises_after_the_first_chunk_where_asked() -> None:
     chunks = iter(app(environ, lambda status, headers, exc_info=None: statuses.append(status)))  # type: ignore[arg-type]
     assert next(chunks).startswith(b"chunk 1")
     assert statuses == ["200 OK"]
-    with pytest.raises(RuntimeError, match="after 1 chunk"):
+    with pytest.raises(RuntimeError, match="after chunk 1"):
         next(chunks)
 
 
