@@ -1,16 +1,15 @@
 """What a child is born with: all that the master hands to the code of a worker, which the master does not know."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from forkserve.config.settings import Settings
 from forkserve.net.listener import Listener
+from forkserve.typed import Struct
 from forkserve.unix.channel import Channel
 from forkserve.unix.scoreboard import Row
 
 
-@dataclass(frozen=True, slots=True)
-class Birth:
+class Birth(Struct, frozen=True):
     """One child's inheritance; the settings are those of its generation."""
 
     slot: int

@@ -5,6 +5,7 @@ checks nothing but the spelling of flags. Whatever is wrong ends in lines on std
 traceback of ours. Start-up is short: what only one verb needs is imported by that verb.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -85,6 +86,9 @@ def serve(resolved: Resolved) -> int:
     from forkserve.master.loop import Master
     from forkserve.worker.main import work
 
+    # Whatever was made up to here is never collected: a collection in a worker would touch, and so copy, all of it.
+    gc.freeze()
+    gc.enable()
     return Master(resolved, child=work).run()
 
 
@@ -163,6 +167,7 @@ def _load_app(settings: Settings) -> int:
     """In the child: load the app, tell what is wrong with it, return what to exit with."""
     from forkserve.wsgi.app import load_app
 
+    gc.enable()
     try:
         load_app(settings.app, settings.chdir)
     except ForkserveError as error:

@@ -5,7 +5,8 @@ It is read, never evaluated: arguments are literals (ast.literal_eval). Importin
 
 import ast
 import re
-from dataclasses import dataclass
+
+from forkserve.typed import Struct
 
 _LONGEST_SHOWN = 60
 
@@ -15,8 +16,7 @@ _EXPECTED = "expected module:attr, module or module:factory('x', k=1)"
 _UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)  # what ast raises about bad text
 
 
-@dataclass(frozen=True, slots=True)
-class AppSpec:
+class AppSpec(Struct, frozen=True):
     """Where the WSGI callable is; an empty attribute stands for application, else app, else wsgi."""
 
     module: str

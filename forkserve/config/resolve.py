@@ -6,7 +6,6 @@ told at once, a line each. Used by the command and, at a reload, by the master.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from forkserve.config import sources, values
@@ -14,12 +13,12 @@ from forkserve.config.settings import Effect, Settings, declared
 from forkserve.config.sources import Given, Layer
 from forkserve.errors import SettingsError
 from forkserve.net import address
+from forkserve.typed import Struct
 
 NO_APP = 'no app: give it as an argument (forkserve module:attr) or as app = "module:attr" in the file'
 
 
-@dataclass(frozen=True, slots=True)
-class Loader:
+class Loader(Struct, frozen=True):
     """What it takes to load the settings, now and again at every reload."""
 
     argv: Layer
@@ -41,8 +40,7 @@ class Loader:
         return [sources.read_file(named, sources.CONFIG_VARIABLE)] if named else []
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(Struct, frozen=True):
     """Good settings, and where those that some layer gives came from."""
 
     settings: Settings
@@ -54,8 +52,7 @@ class Resolved:
         return self.loader.load()
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One setting that differs between two Settings, and when the new value takes effect."""
 
     name: str

@@ -5,10 +5,11 @@ reference page and the moment at which a change takes effect. Names and short fl
 Gunicorn has the setting. Importable by every module; imports none of ours; knows no file, argv or environment.
 """
 
-from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import cache
 from typing import Any
+
+from forkserve.typed import Struct
 
 
 class Kind(Enum):
@@ -31,8 +32,7 @@ class Effect(Enum):
     UPGRADE = "upgrade"  # only a new master has it
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """What is declared about one setting beside its type and default."""
 
     kind: Kind
@@ -47,8 +47,7 @@ class Option:
     metavar: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(Struct, frozen=True):
     """One setting as the rest of config/ sees it: its name, default and declaration."""
 
     name: str
@@ -66,15 +65,19 @@ class Declared:
         return ("FORKSERVE_" + self.name.upper(), *self.option.variables)
 
 
+_options: list[Option] = []  # in the order of declaration
+
+
 def _set(default: Any, kind: Kind, section: str, help: str, **more: Any) -> Any:
-    return field(default=default, metadata={"option": Option(kind, help, section, **more)})
+    """Declare a setting and return its default."""
+    _options.append(Option(kind, help, section, **more))
+    return default
 
 
 _ACCESS_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """All settings, typed and frozen; durations are seconds, sizes are bytes."""
 
     app: str = _set(
@@ -212,4 +215,8 @@ class Settings:
 @cache
 def declared() -> dict[str, Declared]:
     """All settings by name, in the order of declaration."""
-    return {f.name: Declared(f.name, f.default, f.metadata["option"]) for f in fields(Settings)}
+    defaults = Settings()
+    return {
+        name: Declared(name, getattr(defaults, name), option)
+        for name, option in zip(Settings.__struct_fields__, _options, strict=True)
+    }

@@ -10,10 +10,10 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from forkserve.config import values
 from forkserve.config.settings import Declared, Settings, declared
+from forkserve.typed import Struct
 
 PREFIX = "FORKSERVE_"
 CONFIG_VARIABLE = "FORKSERVE_CONFIG"
@@ -27,8 +27,7 @@ _SERVICE_LINK = re.compile(r"_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:
 _SERVICE_LINK_VALUE = re.compile(r"(?:tcp|udp|sctp)://")
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """One raw value and where it is written."""
 
     raw: object
@@ -36,11 +35,10 @@ class Given:
     is_text: bool  # from a flag or a variable, which have no types of their own
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """What one place says: raw values by setting, and a line for each thing that is not a setting."""
 
-    given: Mapping[str, Given] = field(default_factory=dict)
+    given: Mapping[str, Given] = {}  # each Layer has its own: msgspec copies an empty default
     problems: tuple[str, ...] = ()
 
 

@@ -3,7 +3,7 @@
 Single-threaded and small; it never runs user code, never parses a request and never waits for anything but epoll.
 """
 
-import random
+import os
 import select
 import signal
 from collections import deque
@@ -27,7 +27,7 @@ from forkserve.net import address, inherit
 from forkserve.net.listener import Listener, bind_all
 from forkserve.unix import signals, title, usage
 from forkserve.unix.channel import Channel, pair
-from forkserve.unix.messages import BootFailure, Hurry, Leave, Ready, Reopen, Retiring, decode_up, encode
+from forkserve.unix.messages import DOWN, UP, BootFailure, Hurry, Leave, Ready, Reopen, Retiring
 from forkserve.unix.notify import Notifier
 from forkserve.unix.pidfile import Pidfile
 from forkserve.unix.scoreboard import BEGAN, DEADLINE, GENERATION, PID, Row, Scoreboard
@@ -73,7 +73,7 @@ class Master:
     def __init__(self, resolved: Resolved, child: ChildMain) -> None:
         self._resolved = resolved
         self._child_main = child
-        self._mind = Supervisor(_policy(resolved.settings), random.random)
+        self._mind = Supervisor(_policy(resolved.settings), _jitter)
         self._children: dict[int, Child] = {}
         self._ids: dict[int, int] = {}  # pid -> id
         self._settings_of: dict[int, Settings] = {}  # by generation: a respawn gets the settings of its own
@@ -204,7 +204,7 @@ class Master:
         if child.channel.closed:
             return
         for raw in child.channel.receive():
-            match decode_up(raw):
+            match UP.decode(raw):
                 case Ready():
                     self._inbox.append(ev.WorkerReady(child.id))
                 case BootFailure(error=error, traceback=text, exit_code=code):
@@ -239,9 +239,9 @@ class Master:
                 case act.Spawn():
                     self._spawn(action)
                 case act.Retire(id=id, drain=drain):
-                    self._order(id, encode(Leave(drain)), signal.SIGTERM)
+                    self._order(id, DOWN.encode(Leave(drain)), signal.SIGTERM)
                 case act.Hurry(id=id):
-                    self._order(id, encode(Hurry()), signal.SIGTERM)
+                    self._order(id, DOWN.encode(Hurry()), signal.SIGTERM)
                 case act.Dump(id=id):
                     self._dump(id)
                 case act.Kill(id=id):
@@ -338,7 +338,7 @@ class Master:
             log.error("log could not be reopened; the old file stays in use", path=log.file.path, cause=error.strerror)
         for child in self._children.values():
             if not child.channel.closed:
-                child.channel.send(encode(Reopen()))
+                child.channel.send(DOWN.encode(Reopen()))
 
     def _say(self, say: act.Say) -> None:
         fields = dict(say.fields)
@@ -352,6 +352,11 @@ class Master:
         if shown != self._shown:
             self._shown = shown
             title.set_title("master", self._mind.generation)
+
+
+def _jitter() -> float:
+    """Return 0..1, anew at each call; the random module would cost a millisecond of every start."""
+    return int.from_bytes(os.urandom(4)) / 0xFFFFFFFF
 
 
 def _policy(settings: Settings) -> ev.Policy:

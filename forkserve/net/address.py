@@ -6,9 +6,10 @@ Two spellings of one place are equal: ``[0:0::1]:80`` and ``[::1]:80``, ``unix:r
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+from forkserve.typed import Struct
 
 DEFAULT_PORT = 8000
 EVERY_INTERFACE = "0.0.0.0"
@@ -35,8 +36,7 @@ class Family(Enum):
     FD = "fd"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """One place to listen at; the fields that its family does not use keep their defaults."""
 
     family: Family

@@ -6,7 +6,6 @@ pass, no second representation of the fields. What llhttp lets through and RFC 9
 
 import re
 from io import BytesIO
-from urllib.parse import unquote_to_bytes
 
 import httptools
 
@@ -34,6 +33,7 @@ _HOSTS: set[str] = set()  # that were found well-formed; bounded likewise
 
 # Fields of which a second one makes the request ambiguous (RFC 9112 section 3.2, RFC 9110 section 8.6).
 _SINGLE = {"HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODING"}
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%\x80-\xff]*)(?::[0-9]*)?")
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
@@ -52,6 +52,10 @@ def _environ_key(name: bytes) -> str | None:
     if len(_NAMES) < _NAMES_LIMIT and len(name) <= 64:
         _NAMES[name] = key
     return key
+
+
+def _unescape(match: "re.Match[bytes]") -> bytes:
+    return bytes((int(match[1], 16),))
 
 
 def _check_host(host: str) -> None:
@@ -261,7 +265,7 @@ class Decoder:
                 path = "/" + path
         path, _, environ["QUERY_STRING"] = path.partition("?")
         if "%" in path:
-            path = unquote_to_bytes(path.encode("latin-1")).decode("latin-1")
+            path = _ESCAPED.sub(_unescape, path.encode("latin-1")).decode("latin-1")
         environ["PATH_INFO"] = path
 
     def _measure_head(self) -> None:

@@ -18,7 +18,7 @@ from forkserve.log import log
 from forkserve.net.listener import Listener
 from forkserve.protocol.types import Limits
 from forkserve.unix.channel import Channel
-from forkserve.unix.messages import Hurry, Leave, Reopen, Retiring, decode_down, encode
+from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Reopen, Retiring
 from forkserve.unix.scoreboard import Row
 from forkserve.unix.signals import Wakeup
 from forkserve.worker.connection import Connection, State
@@ -113,7 +113,7 @@ class Loop:
     def leave(self, reason: str) -> None:
         """Retire by our own decision; the master is told, so that it replaces us."""
         if not self._retiring:
-            self._channel.send(encode(Retiring(reason)))
+            self._channel.send(UP.encode(Retiring(reason)))
             self.retire(drain=False)
 
     def retire(self, *, drain: bool) -> None:
@@ -238,7 +238,7 @@ class Loop:
 
     def _on_channel(self) -> None:
         for raw in self._channel.receive():
-            match decode_down(raw):
+            match DOWN.decode(raw):
                 case Leave(drain=drain):
                     self.retire(drain=drain)
                 case Hurry():

@@ -15,7 +15,7 @@ from forkserve.birth import Birth
 from forkserve.errors import AppNotFoundError, ExitCode, ForkserveError
 from forkserve.log import log, traceback_text
 from forkserve.unix import signals
-from forkserve.unix.messages import BootFailure, Ready, encode
+from forkserve.unix.messages import UP, Ready, boot_failure
 from forkserve.unix.title import set_title
 from forkserve.worker.loop import Loop
 from forkserve.wsgi.app import App, load_app
@@ -44,7 +44,7 @@ def work(birth: Birth) -> int:
     _timed_out.loop = loop
     gc.collect()
     gc.freeze()  # what booting made is not looked at again, and stays shared with nobody's garbage
-    if not birth.channel.send(encode(Ready())):
+    if not birth.channel.send(UP.encode(Ready())):
         return ExitCode.OK  # the master has died meanwhile
     set_title(who, birth.generation, "idle")
     loop.run()
@@ -73,7 +73,7 @@ def _say_boot_failure(birth: Birth, error: BaseException) -> int:
     if not isinstance(error, AppNotFoundError) and code != ExitCode.APP_IMPORT:
         code = ExitCode.APP_IMPORT  # the settings were good when the master read them
     text = traceback_text(shown) if shown is not None else ""
-    birth.channel.send(encode(BootFailure(line, text, code)))
+    birth.channel.send(UP.encode(boot_failure(line, text, code)))
     return code
 
 

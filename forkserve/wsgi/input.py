@@ -3,7 +3,6 @@
 So a slow sender costs memory or disk, never the worker. Runs in a worker. PEP 3333, "Input and Error Streams".
 """
 
-import tempfile
 from io import BytesIO
 from typing import IO
 
@@ -21,7 +20,7 @@ class BufferedBody:
         self.length = 0
         self._limit = limit
         self._spooled = announced > MEMORY_BYTES
-        self._file: IO[bytes] = tempfile.TemporaryFile() if self._spooled else BytesIO()
+        self._file: IO[bytes] = _temporary_file() if self._spooled else BytesIO()
 
     def write(self, data: bytes) -> None:
         """Take the next bytes. Raises Refused beyond the limit (chunked bodies announce nothing), OSError if the
@@ -30,7 +29,7 @@ class BufferedBody:
         if self._limit and self.length > self._limit:
             raise too_large(self._limit)
         if not self._spooled and self.length > MEMORY_BYTES:
-            memory, self._file = self._file, tempfile.TemporaryFile()
+            memory, self._file = self._file, _temporary_file()
             self._file.write(memory.getvalue())  # type: ignore[attr-defined]  # it is the BytesIO
             self._spooled = True
         self._file.write(data)
@@ -43,6 +42,12 @@ class BufferedBody:
     def close(self) -> None:
         """Forget the body."""
         self._file.close()
+
+
+def _temporary_file() -> IO[bytes]:
+    import tempfile  # lazy: 3 ms of every start, for services that may never get a large body
+
+    return tempfile.TemporaryFile()
 
 
 def too_large(limit: int) -> Refused:

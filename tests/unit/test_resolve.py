@@ -220,4 +220,4 @@ def test_the_example_file_shows_every_setting() -> None:
     lines = (REPOSITORY / "config.example.toml").read_text().splitlines()
     keys = [line.removeprefix("# ").split(" = ")[0] for line in lines if " = " in line]
     assert keys == sorted(set(keys), key=keys.index)
-    assert set(keys) == set(Settings.__dataclass_fields__)
+    assert set(keys) == set(Settings.__struct_fields__)

@@ -1,0 +1,40 @@
+"""Records: small typed objects, ``class Forked(Struct, frozen=True)``, and how they cross a process border.
+
+The door of msgspec. Pure. Why not frozen slotted dataclasses: making one such class costs 0.3 ms of every start on
+CPython 3.11, and there are fifty; making an object of one costs a tenth as much as well. Equality, repr and matching
+are the same.
+"""
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+__all__ = ["Codec", "Struct", "replaced"]
+
+T = TypeVar("T")
+
+
+class Codec(Generic[T]):
+    """Spells and reads records of one union; each member has a tag of its own: ``tag="ready"``."""
+
+    def __init__(self, union: Any) -> None:
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(union).decode
+
+    def encode(self, record: T) -> bytes:
+        """Spell one record; its text must have no lone surrogates."""
+        return self._encode(record)
+
+    def decode(self, raw: bytes) -> T | None:
+        """Read one record; None if it is none of the union: the other side's memory may be anything."""
+        try:
+            record: T = self._decode(raw)
+        except msgspec.MsgspecError:
+            return None
+        return record
+
+
+def replaced(record: T, **changes: Any) -> T:
+    """Return a copy of a record with some fields changed."""
+    return msgspec.structs.replace(record, **changes)  # type: ignore[type-var]  # T is a Struct
