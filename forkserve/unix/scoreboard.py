@@ -8,10 +8,11 @@ Layout of a row of 256 bytes: words of 8 bytes, then the request's method and ta
 import mmap
 import os
 import struct
+from collections.abc import Callable
+from functools import partial
 
 SLOTS = 2048
 _ROW_BYTES = 256
-_ROW_WORDS = _ROW_BYTES // 8
 _TEXT_BYTES = 128
 _TEXT_AT = _ROW_BYTES - _TEXT_BYTES
 
@@ -23,42 +24,32 @@ BEGAN = 14  # d: when the running (or last) request began
 REQUESTS = 15  # begun by the process in this slot
 
 # What a worker writes when a request begins, at once: DEADLINE to the end of the row. Text is cut and padded with NUL.
-_BEGIN = struct.Struct(f"ddq{_TEXT_BYTES}s").pack_into
+_BEGIN = struct.Struct(f"ddq{_TEXT_BYTES}s")
 
 
 class Row:
-    """One slot's row."""
+    """One slot's row. A worker notes a request by two single calls into C, without a frame of Python:
 
-    __slots__ = ("_begin_at", "_map", "_requests", "doubles", "ints")
+    ``row.begin(deadline, now, requests, line)`` when it begins (``line`` is its method and target, ``requests`` counts
+    it already), and ``row.doubles[DEADLINE] = 0.0`` when it has ended.
+    """
+
+    __slots__ = ("_bytes", "begin", "doubles", "ints")
 
     def __init__(self, board: "Scoreboard", slot: int) -> None:
-        at = slot * _ROW_BYTES
-        self._map = board.map
-        words = slot * _ROW_WORDS
-        self.ints = board.ints[words : words + _ROW_WORDS]
-        self.doubles = board.doubles[words : words + _ROW_WORDS]
-        self._begin_at = at + DEADLINE * 8
-        self._requests = 0
+        self._bytes = memoryview(board.map)[slot * _ROW_BYTES : (slot + 1) * _ROW_BYTES]
+        self.ints = self._bytes.cast("q")
+        self.doubles = self._bytes.cast("d")
+        self.begin: Callable[[float, float, int, bytes], None] = partial(_BEGIN.pack_into, self._bytes, DEADLINE * 8)
 
     def clear(self) -> None:
         """Forget the slot's last owner."""
-        for word in range(_ROW_WORDS):
-            self.ints[word] = 0
-
-    def begin(self, now: float, deadline: float, line: bytes) -> None:
-        """Note that a request began: ``line`` is its method and target."""
-        self._requests += 1
-        _BEGIN(self._map, self._begin_at, deadline, now, self._requests, line)
-
-    def end(self) -> None:
-        """Note that the request has ended."""
-        self.doubles[DEADLINE] = 0.0
+        self._bytes[:] = bytes(_ROW_BYTES)
 
     @property
     def line(self) -> str:
         """The running (or last) request's method and target; control characters are the reader's to escape."""
-        at = self._begin_at - DEADLINE * 8 + _TEXT_AT
-        return self._map[at : at + _TEXT_BYTES].rstrip(b"\0").decode("latin-1")
+        return bytes(self._bytes[_TEXT_AT:]).rstrip(b"\0").decode("latin-1")
 
 
 class Scoreboard:
@@ -72,9 +63,6 @@ class Scoreboard:
             self.map = mmap.mmap(fd, size)
         finally:
             os.close(fd)
-        view = memoryview(self.map)
-        self.ints = view.cast("q")
-        self.doubles = view.cast("d")
 
     def row(self, slot: int) -> Row:
         """The row of ``slot``."""

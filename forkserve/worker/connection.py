@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from forkserve.log import log
 from forkserve.protocol.http import CONTINUE, Decoder
 from forkserve.protocol.types import KEEP_ALIVE, Environ, Refused
+from forkserve.unix.scoreboard import DEADLINE
 from forkserve.wsgi.response import PeerGone, Response, clock, plain_answer, respond
 
 if TYPE_CHECKING:
@@ -179,11 +180,12 @@ class Connection:
             now = monotonic()
             if now >= clock.until:
                 clock.refresh(now)
-            loop.row.begin(now, now + loop.timeout_s, line)
+            loop.requests += 1
+            loop.begin(now + loop.timeout_s, now, loop.requests, line)
             response = loop.running = Response(request, self, loop.keep_alive and flags & KEEP_ALIVE != 0)
             respond(loop.app, environ, response)
             loop.running = None
-            loop.row.end()
+            loop.deadline[DEADLINE] = 0.0
             if loop.access is not None:
                 loop.access.note(environ, response, monotonic() - now)
             if self._kept or not response.keep_alive:

@@ -54,7 +54,9 @@ class Loop:
         access: AccessLog | None,
     ) -> None:
         self.app = app
-        self.row = row
+        self.requests = 0
+        self.begin = row.begin
+        self.deadline = row.doubles
         self.access = access
         self.connections: dict[int, Connection] = {}
         self.readers: dict[int, Callable[[], None]] = {}  # what to do when a descriptor is readable
@@ -101,8 +103,9 @@ class Loop:
         poll = self.epoll.poll
         while not self._retiring or connections:
             for fd, events in poll(self._patience_s()):
-                if events == EPOLLIN and fd in readers:
-                    readers[fd]()
+                reader = readers.get(fd)
+                if events == EPOLLIN and reader is not None:
+                    reader()
                 else:
                     self._on_other(fd)
             if self.access is not None:

@@ -84,7 +84,7 @@ class Response:
     exit: BaseException | None = None  # the app wants this process to end (SystemExit); keep_alive is false
     _status_line: bytes = b""
     _lines: Sequence[bytes] = ()
-    _length: int = -1  # the app's Content-Length
+    length: int = -1  # of the whole body, if it is known: the app's Content-Length, or ours
     _chunked: bool = False
     _mute: bool = False  # HEAD, 204, 304: whatever the app yields, no body leaves
     _own_date: bool = False
@@ -125,7 +125,7 @@ class Response:
                 self._note(kind)
         self._status_line, self.code = entry
         self._lines = lines
-        self._length = length
+        self.length = length
         self.status = status
         self.headers = headers
         return self.write
@@ -153,8 +153,8 @@ class Response:
             if head:
                 self.out.send(head)
             return
-        if 0 <= self._length < self.body_bytes + len(data):
-            data = data[: self._length - self.body_bytes]
+        if 0 <= self.length < self.body_bytes + len(data):
+            data = data[: self.length - self.body_bytes]
             self.full = True
             log.warning("app sent more than its Content-Length; the rest was dropped", **self._about())
         self.body_bytes += len(data)
@@ -177,10 +177,10 @@ class Response:
         self._mute = flags & HEAD_ONLY != 0
         if self.code in NO_BODY:
             self._mute = True
-        elif self._length < 0:
+        elif self.length < 0:
             if whole >= 0:
                 framing = b"Content-Length: %d\r\n" % whole
-                self._length = whole
+                self.length = whole
             elif flags & HTTP11:
                 framing = b"Transfer-Encoding: chunked\r\n"
                 self._chunked = True
@@ -205,7 +205,7 @@ class Response:
             return
         if self._chunked:
             self.out.send(b"0\r\n\r\n")
-        elif self.body_bytes < self._length:
+        elif self.body_bytes < self.length:
             self.keep_alive = False
             log.warning("app sent less than its Content-Length; connection closed", **self._about())
 
@@ -229,8 +229,8 @@ class Response:
 
     def _about(self) -> dict[str, object]:
         about: dict[str, object] = {"request": self._request[1].decode("latin-1")}
-        if self._length >= 0:
-            about |= {"announced": self._length, "sent": self.body_bytes}
+        if self.length >= 0:
+            about |= {"announced": self.length, "sent": self.body_bytes}
         return about
 
 
@@ -239,17 +239,19 @@ def respond(app: App, environ: Environ, response: Response) -> None:
     body: Any = None
     try:
         body = app(environ, response.start_response)
-        whole = -1
         if (body.__class__ is list or body.__class__ is tuple) and len(body) == 1 and body[0].__class__ is bytes:
-            whole = len(body[0])
-        for chunk in body:
-            if not isinstance(chunk, bytes):
-                raise TypeError(f"the body must be made of bytes, not {type(chunk).__name__}")
-            if chunk:  # an empty one must not send the head: the app may still raise
-                response.put(chunk, whole)
-                if response.full:
-                    break
-        response.end()
+            if body[0]:  # an empty chunk must not send the head: the app may still raise
+                response.put(body[0], len(body[0]))
+        else:
+            for chunk in body:
+                if not isinstance(chunk, bytes):
+                    raise TypeError(f"the body must be made of bytes, not {type(chunk).__name__}")
+                if chunk:
+                    response.put(chunk, -1)
+                    if response.full:
+                        break
+        if response.body_bytes != response.length or not response.head_sent:
+            response.end()
     except PeerGone:
         response.keep_alive = False
     except BaseException as error:

@@ -158,6 +158,16 @@ def test_every_life_keeps_the_laws_and_ends_when_it_is_drained(
     assert world.mind.records == ()
 
 
+@examples(200)
+@given(policies, lives(), st.sampled_from(Mood))
+def test_every_life_ends_within_two_seconds_of_a_stop(policy: ev.Policy, life: Life, mood: Mood) -> None:
+    world = served(policy)
+    live(world, life)
+    world.tell(INT)
+    world.go_on(2.1, mood)
+    assert len(world.exits) == 1
+
+
 @examples(500)
 @given(policies, lives(*ENDINGS))
 def test_every_life_recovers_once_the_world_is_healthy(policy: ev.Policy, life: Life) -> None:
@@ -190,6 +200,7 @@ def test_promise_02_broken_code_never_costs_capacity(policy: ev.Policy, mood: Mo
         world.go_on(700, mood)
         assert [child.id for child in world.serving()] == before
         assert f"reload to {reload} failed" in world.mind.last_error
+        assert world.mind.backoff_level == 0
     world.tell(HUP)
     world.go_on(20)
     assert world.at_full_strength()
@@ -267,6 +278,7 @@ def test_promise_09_every_interleaving_of_signals_converges(
         assert world.exits == [0]
         return
     assert world.at_full_strength()
+    assert not world.load_due, "a reload was forgotten"
     assert (world.mind.generation > 1) == (HUP in sent)
     assert world.mind.generation <= 1 + sent.count(HUP)
     before = world.mind.generation

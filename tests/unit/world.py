@@ -49,6 +49,7 @@ class World:
     ids: set[int] = field(default_factory=set)
     unanswered: deque[int] = field(default_factory=deque)  # spawns, in order
     loads: int = 0  # unanswered LoadConfig
+    load_due: bool = False  # a Reload was wished for after the last LoadConfig
     reloads: int = 0  # wishes
     exits: list[int] = field(default_factory=list)
     heard: list[do.Action] = field(default_factory=list, repr=False)
@@ -62,7 +63,9 @@ class World:
 
     def tell(self, event: ev.Event) -> list[do.Action]:
         """Feed one event, check and perform the answer, then look again at the same moment."""
-        self.reloads += isinstance(event, ev.Reload)
+        if isinstance(event, ev.Reload):
+            self.reloads += 1
+            self.load_due = True
         actions = self.mind.handle(event, self.now)
         self.perform(actions)
         again = self.mind.handle(ev.Ticked(), self.now)
@@ -90,6 +93,7 @@ class World:
                     self.kill(action)
                 case do.LoadConfig():
                     self.loads += 1
+                    self.load_due = False
                     assert self.loads == 1, "asked for the settings twice at once"
                 case do.Notify():
                     self.notify(action)
@@ -115,6 +119,8 @@ class World:
             assert child.serves, "only who serves is retired"
             assert len(self.serving()) > self.mind.size, "our own retiring cost capacity"
             assert action != do.Retire(action.id, drain=True)
+            strangers = [c for c in self.serving() if c.generation != self.mind.generation]
+            assert not strangers or child in strangers, "retired the wanted generation first"
         child.asked, child.serves = True, False
 
     def kill(self, kill: do.Kill) -> None:
