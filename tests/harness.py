@@ -1,10 +1,12 @@
 """The harness: a real forkserve under a test that plays its service manager.
 
 It hands in a bound socket as descriptor 3 (LISTEN_FDS, LISTEN_PID) and blocks on READY=1 (NOTIFY_SOCKET), so there is
-no race for a port and no sleep until it "should be up". At the end it stops the server and fails the test if a
-process, a pidfile or an unexpected error line is left. Whoever waits here waits for a fact, with a bound.
+no race for a port and no sleep until it "should be up". At the end it stops the server and fails the test if it did
+not exit with 0, or if a process, a pidfile, an unexpected error line or a traceback on stderr is left. Whoever waits
+here waits for a fact, with a bound.
 """
 
+import json
 import os
 import select
 import shutil
@@ -13,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from http.client import HTTPConnection, HTTPResponse
@@ -42,30 +45,35 @@ def wait_until(fact: Callable[[], Any], what: str = "", patience_s: float = PATI
 
 
 class NotifySocket:
-    """The service manager's end of sd_notify."""
+    """The service manager's end of sd_notify; listens all the time, for its queue is short (max_dgram_qlen)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.heard: list[dict[str, str]] = []
+        self.heard: list[dict[str, str]] = []  # each datagram as its fields, in order
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
-        self._socket.setblocking(False)
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
 
-    def poll(self) -> list[dict[str, str]]:
-        """Return all datagrams that ever came, each as its fields."""
-        while True:
-            try:
-                datagram = self._socket.recv(65536).decode()
-            except BlockingIOError:
-                return self.heard
-            self.heard.append(dict(line.split("=", 1) for line in datagram.splitlines()))
+    def _listen(self) -> None:
+        while datagram := self._socket.recv(65536):
+            self.heard.append(dict(line.split("=", 1) for line in datagram.decode().splitlines()))
 
     def close(self) -> None:
+        """Hear what came until now, and no more."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
+            ours.sendto(b"", str(self.path))
+        self._listening.join()
         self._socket.close()
 
 
 class Server:
-    """A running forkserve. Keywords are settings; ``env`` and ``flags`` are added to its environment and command."""
+    """A running forkserve. Keywords are settings; ``env`` and ``flags`` are added to its environment and command.
+
+    ``bind`` replaces the socket that is handed in; the log says where it listens, see ``addresses``. ``launcher`` is
+    put before the command. ``expect`` holds pieces of the error lines that the test provokes. Without ``await_ready`` the
+    with statement only starts it: the test wants to see it fail, or to act before it is ready.
+    """
 
     def __init__(
         self,
@@ -77,11 +85,13 @@ class Server:
         config: str | None = None,
         expect: Iterable[str] = (),
         launcher: Iterable[str] = (),
+        await_ready: bool = True,
         **settings: Any,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="forkserve-test-"))
         self.app = app
-        self.expect = list(expect)  # pieces of error lines that this test provokes
+        self.expect = list(expect)
+        self.await_ready = await_ready
         self.notify = NotifySocket(self.folder / "notify")
         self.config = self.folder / "config.toml"
         if config is not None:
@@ -108,7 +118,7 @@ class Server:
             **(env or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
-        self._stopped = False
+        self._writes = 0
 
     def write_app(self, source: str, module: str = "fresh_app") -> None:
         """Write or replace a module in the server's own folder, which is on its import path."""
@@ -116,9 +126,9 @@ class Server:
         temporary = path.with_suffix(".new")
         temporary.write_text(source)
         # The interpreter trusts a cached module whose source has the same second and size: make each write differ.
-        count = getattr(self, "_writes", 0) + 1
-        self._writes = count
-        os.utime(temporary, (time.time() - 1000 + count, time.time() - 1000 + count))
+        self._writes += 1
+        moment = int(time.time()) - 100_000 + self._writes
+        os.utime(temporary, (moment, moment))
         temporary.rename(path)
 
     def start(self) -> Self:
@@ -129,12 +139,12 @@ class Server:
         if self._listener is not None:
             fd = self._listener.fileno()
             # The shell moves the socket to descriptor 3, as a service manager would hand it in.
-            command = ["bash", "-c", f"exec 3<&{fd}; " + _LAUNCH if fd != 3 else _LAUNCH, "launch", *command]
+            command = ["bash", "-c", f"exec 3<&{fd} {fd}<&-; " + _LAUNCH if fd != 3 else _LAUNCH, "launch", *command]
             self.env["LISTEN_FDS"] = "1"
             passed["pass_fds"] = (fd,)
         self.process = subprocess.Popen(
             command, env=self.env, stdout=self.output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            cwd=self.folder, **passed,
+            cwd=self.folder, start_new_session=True, **passed,
         )  # fmt: skip
         if self._listener is not None:
             self._listener.close()
@@ -149,7 +159,8 @@ class Server:
 
     def __enter__(self) -> Self:
         try:
-            return self.start().wait_ready()
+            self.start()
+            return self.wait_ready() if self.await_ready else self
         except BaseException:
             self._kill_all()
             print(self.log(), self.said(), sep="\n")
@@ -157,15 +168,15 @@ class Server:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
-            tree = self.tree()
             if not self.exited:
-                self.signal(signal.SIGTERM)
-                wait_until(lambda: self.exited, "the end after TERM")
-            wait_until(lambda: not [p for p in tree if _lives(p)], "the end of every child")
+                code = self.stop()
+                assert kind is not None or code == 0, f"exit code {code} after TERM"
+            wait_until(lambda: not self.alive(), "the end of every child")
             if kind is None:
                 assert not self.pidfile.exists(), "the pidfile was left behind"
                 unexpected = self.unexpected()
                 assert not unexpected, f"unexpected in the error log: {unexpected}"
+                assert f'File "{ROOT}/forkserve/' not in self.said(), "a traceback of ours on stderr"
         except BaseException:
             kind = kind or AssertionError
             raise
@@ -179,7 +190,7 @@ class Server:
                 print(f"kept {self.folder}", self.log(), self.said(), sep="\n")
 
     def _kill_all(self) -> None:
-        for process in self.tree():
+        for process in [*self.tree(), *self.alive()]:
             try:
                 process.kill()
             except psutil.NoSuchProcess:
@@ -215,6 +226,11 @@ class Server:
         """Signal the master."""
         os.kill(self.pid, number)
 
+    def stop(self) -> int:
+        """TERM the master, wait for its end and return its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait_exit()
+
     def tree(self) -> list[psutil.Process]:
         """The master and all its descendants that live."""
         try:
@@ -222,6 +238,17 @@ class Server:
             return [master, *master.children(recursive=True)]
         except (psutil.NoSuchProcess, AssertionError):
             return []
+
+    def alive(self) -> list[psutil.Process]:
+        """Every process that stands in this server's folder, its parent dead or not: nobody else has reason to."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if os.readlink(f"/proc/{process.pid}/cwd") == str(self.folder) and _lives(process):
+                    found.append(process)
+            except OSError:
+                pass
+        return found
 
     def workers(self) -> list[int]:
         """The pids of the children that are not zombies."""
@@ -238,11 +265,15 @@ class Server:
 
     def heard(self, key: str) -> list[str]:
         """Every value that sd_notify gave for ``key``, in order."""
-        return [fields[key] for fields in self.notify.poll() if key in fields]
+        return [fields[key] for fields in self.notify.heard if key in fields]
 
     def log(self) -> str:
         """The error log so far."""
         return self.error_log.read_text() if self.error_log.exists() else ""
+
+    def log_from(self, line: int) -> str:
+        """What the error log says from this line on."""
+        return "\n".join(self.log().splitlines()[line:])
 
     def said(self) -> str:
         """What was written to stdout and stderr."""
@@ -265,17 +296,34 @@ class Server:
             if any(level in line for level in loud) and not any(piece in line for piece in self.expect)
         ]
 
+    @property
+    def addresses(self) -> list[str]:
+        """Where the log says that it listens, in order."""
+        return [line.rpartition("address=")[2].strip('"') for line in self.lines("listening address=")]
+
     # being a client
 
-    def connect(self) -> socket.socket:
-        """A raw connection."""
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+    def connect(self, address: str = "") -> socket.socket:
+        """A raw connection, to the socket that was handed in or to one of ``addresses``."""
+        if address.startswith("unix:"):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(PATIENCE_S)
+            name = address.removeprefix("unix:")
+            sock.connect("\0" + name[1:] if name.startswith("@") else str(self.folder / name))
+            return sock
+        host, _, port = address.rpartition(":") if address else ("127.0.0.1", ":", str(self.port))
+        sock = socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
     def get(self, path: str = "/", **headers: str) -> "Answer":
         """GET over a connection of its own."""
+        return self.get_at("", path, **headers)
+
+    def get_at(self, address: str, path: str = "/", **headers: str) -> "Answer":
+        """The same at one of ``addresses``."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection.sock = self.connect(address)
         try:
             connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
             return Answer(connection.getresponse())
@@ -300,6 +348,10 @@ class Answer:
     @property
     def text(self) -> str:
         return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
 
 def read_to_end(sock: socket.socket) -> bytes:

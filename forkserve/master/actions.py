@@ -3,8 +3,9 @@
 Frozen records, no behaviour.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+
+from forkserve.typed import Struct
 
 
 class Kind(Enum):
@@ -14,8 +15,7 @@ class Kind(Enum):
     LOADER = "loader"
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Struct, frozen=True):
     """Fork a child; answered by Forked or ForkFailed, once."""
 
     id: int
@@ -24,47 +24,40 @@ class Spawn:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(Struct, frozen=True):
     """Ask a child to finish and exit; with ``drain`` it takes the connections still queued first."""
 
     id: int
     drain: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Hurry:
+class Hurry(Struct, frozen=True):
     """Ask a child to leave now: it ends what waits, idle or half-read, and starts nothing."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Dump:
+class Dump(Struct, frozen=True):
     """Make a child write every thread's stack and, if it still can, answer its client with 504 and exit."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Struct, frozen=True):
     """SIGKILL a child."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class LoadConfig:
+class LoadConfig(Struct, frozen=True):
     """Read the settings again; answered by ConfigLoaded or ConfigRejected."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReopenLogFiles:
+class ReopenLogFiles(Struct, frozen=True):
     """Reopen the logs here and ask every child to do so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(Struct, frozen=True):
     """Tell the service manager; the fields become lines of one sd_notify datagram."""
 
     status: str
@@ -73,8 +66,7 @@ class Notify:
     stopping: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+class Say(Struct, frozen=True):
     """One line of the error log: a sentence, then key=value; ``id`` lets the hands add the pid."""
 
     level: str  # debug, info, warning, error, critical
@@ -84,8 +76,7 @@ class Say:
     detail: str = ""  # lines that follow, such as a traceback
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """Leave the loop: nothing lives any more."""
 
     code: int

@@ -3,11 +3,10 @@
 Frozen records, no behaviour. A child is named by its id, a serial that is never reused; pids stay in the hands.
 """
 
-from dataclasses import dataclass
+from forkserve.typed import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """The part of the settings that the supervisor plans by; durations in seconds, 0 = unbounded."""
 
     size: int  # workers wanted
@@ -21,30 +20,26 @@ class Policy:
 # Facts
 
 
-@dataclass(frozen=True, slots=True)
-class Forked:
+class Forked(Struct, frozen=True):
     """The kernel made the child; it boots now."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class ForkFailed:
+class ForkFailed(Struct, frozen=True):
     """The kernel refused to make the child; no process exists."""
 
     id: int
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
+class WorkerReady(Struct, frozen=True):
     """The child said that it serves."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class BootFailed:
+class BootFailed(Struct, frozen=True):
     """The child said why it cannot serve; it exits next."""
 
     id: int
@@ -53,16 +48,14 @@ class BootFailed:
     exit_code: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerRetiring:
+class WorkerRetiring(Struct, frozen=True):
     """The child said that it leaves by itself: it drains and exits."""
 
     id: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerExited:
+class WorkerExited(Struct, frozen=True):
     """The child was reaped: ``code`` is its exit status, or ``signal`` what ended it (0: none)."""
 
     id: int
@@ -70,8 +63,7 @@ class WorkerExited:
     signal: int
 
 
-@dataclass(frozen=True, slots=True)
-class Overdue:
+class Overdue(Struct, frozen=True):
     """One worker whose request has passed its deadline."""
 
     id: int
@@ -79,24 +71,21 @@ class Overdue:
     request: str  # "GET /path"
 
 
-@dataclass(frozen=True, slots=True)
-class Ticked:
+class Ticked(Struct, frozen=True):
     """The hands looked at the clock and the scoreboard; ``overslept``: this loop itself stood still."""
 
     overdue: tuple[Overdue, ...] = ()
     overslept: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigLoaded:
+class ConfigLoaded(Struct, frozen=True):
     """New settings were read and are good."""
 
     policy: Policy
     resize: bool = False  # the file's own number of workers changed: it wins over TTIN and TTOU
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigRejected:
+class ConfigRejected(Struct, frozen=True):
     """New settings could not be read or are bad; the old ones stay."""
 
     error: str
@@ -105,30 +94,25 @@ class ConfigRejected:
 # Wishes
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
+class Reload(Struct, frozen=True):
     """New settings and a new generation, rolling."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(Struct, frozen=True):
     """More or fewer workers: ``by`` a difference, at least one stays."""
 
     by: int
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(Struct, frozen=True):
     """Stop gracefully; asked again, it is Stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """Stop quickly."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReopenLogs:
+class ReopenLogs(Struct, frozen=True):
     """Open the log files anew by their paths."""
 
 

@@ -8,7 +8,6 @@ import select
 import signal
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from typing import assert_never
 
@@ -25,6 +24,7 @@ from forkserve.master.records import Stage
 from forkserve.master.supervisor import Supervisor
 from forkserve.net import address, inherit
 from forkserve.net.listener import Listener, bind_all
+from forkserve.typed import Struct
 from forkserve.unix import signals, title, usage
 from forkserve.unix.channel import Channel, pair
 from forkserve.unix.messages import DOWN, UP, BootFailure, Hurry, Leave, Ready, Reopen, Retiring
@@ -54,10 +54,10 @@ _PRECEDENCE = (
 )
 
 _OVERSLEPT_S = 1.0
+_LONGEST_WAIT_S = 86400.0  # epoll_wait counts milliseconds in an int
 
 
-@dataclass(slots=True)
-class Child:
+class Child(Struct):
     """The process behind a record of the mind."""
 
     id: int
@@ -115,6 +115,8 @@ class Master:
         log.info("forkserve started", version=__version__, app=settings.app, workers=settings.workers)
         for listener in listeners:
             log.info("listening", address=listener.name)
+        for unwanted in inherit.close_unwanted(handed, wanted):
+            log.warning("socket handed in is not used; closed", address=unwanted, instead=", ".join(settings.bind))
         return listeners
 
     def _live(self) -> None:
@@ -127,17 +129,17 @@ class Master:
             self._show_title()
             began = monotonic()
             due = self._next_look(began)
-            ready = self._epoll.poll(None if due is None else max(0.0, due - began))
+            ready = self._epoll.poll(None if due is None else min(max(0.0, due - began), _LONGEST_WAIT_S))
             now = monotonic()
             if due is not None and now - max(due, began) > _OVERSLEPT_S:
                 self._calm_until = now + _OVERSLEPT_S
                 log.warning("master overslept; nobody is killed this round", by_s=now - due)
                 self._inbox.append(ev.Ticked(overslept=True))
+            # Signals first: a TERM to the whole group is the end of the service, not of each worker by itself.
+            self._on_signals()
             by_fd = {child.channel.fileno(): child for child in self._children.values() if not child.channel.closed}
             for fd, _ in ready:
-                if fd == self._wakeup.read_fd:
-                    self._on_signals()
-                elif fd in by_fd:
+                if fd in by_fd:
                     self._on_channel(by_fd[fd])
             self._drain_inbox()
             if due is not None and now >= due:
@@ -320,7 +322,7 @@ class Master:
             resolved = self._resolved.reload()
             _setup_log(resolved.settings)
         except ForkserveError as error:
-            self._inbox.append(ev.ConfigRejected(str(error)))
+            self._inbox.append(ev.ConfigRejected("; ".join(str(error).splitlines())))
             return
         self._resolved = resolved
         new = resolved.settings

@@ -70,11 +70,10 @@ class Orders:
             self.say("info", "killed worker", record, cause=record.why)
 
     def abandon(self, record: Record, now: float, why: str) -> None:
-        """Kill a child that never served and is not wanted any more; one that is still FORKING dies once it exists."""
+        """Kill a BOOTING child that is not wanted any more."""
         record.enter(Stage.KILLED, now)
         record.asked, record.why = True, why
-        if record.forked:
-            self.kill(record, now)
+        self.kill(record, now)
 
 
 def _rounded(value: object) -> object:

@@ -83,7 +83,7 @@ def _give_up_start(state: State, orders: Orders) -> None:
 
 def _wind_down(state: State, orders: Orders, now: float) -> None:
     why = state.phase.value
-    for record in state.records.staged(*UNBORN):
+    for record in state.records.staged(Stage.BOOTING):
         orders.abandon(record, now, why)
     if state.phase is Phase.DRAINING:
         for record in state.records.staged(Stage.READY):
@@ -125,14 +125,18 @@ def _give_up_reload(state: State, orders: Orders, now: float) -> None:
 
 
 def _abandon_unwanted(state: State, orders: Orders, now: float) -> None:
-    """Kill what boots for another generation, and the youngest that boot beyond the size."""
-    for record in state.records.staged(*UNBORN):
+    """Kill what boots for another generation, and the youngest that boot beyond the size.
+
+    A FORKING child has no process yet: it is looked at again when it boots.
+    """
+    for record in state.records.staged(Stage.BOOTING):
         if record.generation != state.generation:
             orders.abandon(record, now, "generation abandoned")
-    unborn = state.records.staged(*UNBORN)
+    unborn = state.records.staged(*UNBORN, generation=state.generation)
     excess = len(unborn) + len(state.records.staged(Stage.READY, generation=state.generation)) - state.size
     for record in unborn[::-1][: max(0, excess)]:
-        orders.abandon(record, now, "scaled down")
+        if record.stage is Stage.BOOTING:
+            orders.abandon(record, now, "scaled down")
 
 
 def _spawn_missing(state: State, orders: Orders, now: float) -> None:
@@ -166,12 +170,15 @@ def _note_serving(state: State, orders: Orders) -> None:
 
 
 def _note_rolled_out(state: State, orders: Orders, now: float) -> None:
-    if state.rollout and state.rolled_out():
+    """The wanted generation took over, by a reload or by what came of a failed one."""
+    if not state.rolled_out() or (state.rollout is None and state.serving == state.generation):
+        return
+    if state.rollout:
         took_s = now - state.rollout.began_at
-        state.rollout = None
-        state.serving = state.generation
-        state.last_error = ""
         orders.say("info", "reload done", gen=state.generation, workers=state.ready, took_s=took_s)
+    state.rollout = None
+    state.serving = state.generation
+    state.last_error = ""
 
 
 def _note_strength(state: State, orders: Orders) -> None:

@@ -5,10 +5,10 @@ decides nothing, and knows no pid, clock or signal call. Moments are monotonic s
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 
 from forkserve.master.actions import Kind
+from forkserve.typed import Struct
 
 STEADY_S = 2.0  # READY for this long: the child works, and its later death is no failure to boot
 SIGKILL = 9
@@ -26,7 +26,7 @@ class Phase(StrEnum):
 class Stage(StrEnum):
     """The life of a child."""
 
-    FORKING = "forking"  # decided on, not answered by the kernel
+    FORKING = "forking"  # decided on, not answered by the kernel: there is nothing to signal yet
     BOOTING = "booting"
     READY = "ready"
     RETIRING = "retiring"  # finishes what it began, by our wish or its own
@@ -36,8 +36,7 @@ class Stage(StrEnum):
 UNBORN = (Stage.FORKING, Stage.BOOTING)  # not able to serve yet
 
 
-@dataclass(slots=True)
-class Record:
+class Record(Struct):
     """The master's view of one child; only the supervisor writes it."""
 
     id: int
@@ -47,7 +46,6 @@ class Record:
     kind: Kind = Kind.WORKER
     stage: Stage = Stage.FORKING
     deadline: float = 0.0  # when this stage must have ended
-    forked: bool = False  # a process exists that can be signalled
     ready_at: float | None = None
     asked: bool = False  # we wanted it to leave: its end is no failure
     hurried: bool = False

@@ -4,19 +4,18 @@ Pure data in the master, written by the supervisor and its plan only. Moments ar
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from forkserve.errors import ExitCode
 from forkserve.master.actions import Notify
 from forkserve.master.backoff import Backoff
 from forkserve.master.events import Policy
 from forkserve.master.records import STEADY_S, Phase, Record, Records, Stage
+from forkserve.typed import Struct
 
 LEAVING = (Phase.DRAINING, Phase.STOPPING)
 
 
-@dataclass(slots=True)
-class Rollout:
+class Rollout(Struct):
     """A reload from good settings to its end."""
 
     generation: int
@@ -28,8 +27,7 @@ class Rollout:
         return 0 < self.deadline <= now
 
 
-@dataclass(slots=True)
-class Trouble:
+class Trouble(Struct):
     """Why boots fail, since the start or the last reload."""
 
     error: str = ""  # the last failure, one line

@@ -138,19 +138,13 @@ class Supervisor:
                 assert_never(event)
 
     def _forked(self, event: ev.Forked, now: float) -> None:
-        record = self._state.records.get(event.id)
-        if record is None or record.forked:
-            return
-        record.forked = True
-        self._orders.say("debug", "worker forked", record)
-        if record.stage is Stage.KILLED:  # it became unwanted meanwhile
-            self._orders.kill(record, now)
-        else:
+        if record := self._state.records.staged_as(event.id, Stage.FORKING):
             record.enter(Stage.BOOTING, now, _deadline(now, self._state.policy.boot_timeout_s))
+            self._orders.say("debug", "worker forked", record)
 
     def _fork_failed(self, event: ev.ForkFailed, now: float) -> None:
-        record = self._state.records.get(event.id)
-        if record is None or record.forked:
+        record = self._state.records.staged_as(event.id, Stage.FORKING)
+        if record is None:
             return
         self._state.records.remove(record.id)
         self._state.trouble.error = f"fork failed: {event.error}"
@@ -203,11 +197,10 @@ class Supervisor:
                 self._orders.say("error", "request overdue", record, request=overdue.request, age_s=overdue.age_s)
 
     def _skip_killing_round(self, now: float) -> None:
-        """Give everybody who is due one more round: while we stood still, nobody was heard."""
+        """Give everybody who is due one more round: while we stood still, nobody was heard. The hands log it."""
         for timed in (*self._state.records, self._state.rollout):
             if timed and timed.is_due(now):
                 timed.deadline = now + ROUND_S
-        self._orders.say("warning", "master overslept, nobody is killed this round")
 
     def _reload(self) -> None:
         if self._state.loading:

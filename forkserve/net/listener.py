@@ -10,14 +10,13 @@ import os
 import socket
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from forkserve.errors import BindError
 from forkserve.net.address import Address, Family
+from forkserve.typed import Struct
 
 
-@dataclass(slots=True)
-class Listener:
+class Listener(Struct):
     """One listening socket."""
 
     address: Address  # as it was asked for
@@ -27,12 +26,14 @@ class Listener:
 
     @property
     def server(self) -> tuple[str, str]:
-        """SERVER_NAME and SERVER_PORT for requests that arrive here; never empty."""
+        """SERVER_NAME and SERVER_PORT for requests that arrive here; never empty. RFC 3875 sections 4.1.14, 4.1.15."""
         place = self.socket.getsockname()
         if not isinstance(place, tuple):
             return "localhost", "80"
         host = place[0]
-        return (socket.gethostname() if host in ("0.0.0.0", "::") else host), str(place[1])
+        if host in ("0.0.0.0", "::"):
+            host = socket.gethostname()
+        return (f"[{host}]" if ":" in host else host), str(place[1])
 
     def close(self, *, unlink: bool = False) -> None:
         """Close it; ``unlink``: the master is done with it, so its path goes too if it is still ours."""

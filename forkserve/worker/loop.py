@@ -102,7 +102,7 @@ class Loop:
         readers = self.readers
         poll = self.epoll.poll
         while not self._retiring or connections:
-            for fd, events in poll(self._patience_s()):
+            for fd, events in poll(_SWEEP_S if connections else self._patience_s()):
                 reader = readers.get(fd)
                 if events == EPOLLIN and reader is not None:
                     reader()
@@ -120,23 +120,21 @@ class Loop:
             self.retire(drain=False)
 
     def retire(self, *, drain: bool) -> None:
-        """Accept no more and finish what was begun; ``drain`` (the service stops): first take all that is queued."""
-        if self._retiring:
-            return
-        if drain:
-            self._drain_queues()
+        """Accept no more, but for what is queued now, and finish what was begun; ``drain``: the service stops.
+
+        In a reload idle connections stay for their next request, answered with Connection: close, or until the
+        keep-alive time-out that their client expects anyway: none is cut short. A stop does not wait that long.
+        """
         self._close_door()
         self._retiring = True
         self.keep_alive = False
-        now = monotonic()
+        self._sweep_at = now = monotonic()
         if drain:
+            self._take_queued()
             for connection in self.connections.values():
                 if connection.state is State.IDLE and not connection.fresh:
                     idle_since = connection.deadline - self.keepalive_s
                     connection.deadline = min(connection.deadline, max(now, idle_since + _STOP_PATIENCE_S))
-        # Otherwise idle connections stay for their next request, answered with Connection: close, or until the
-        # keep-alive time-out that their client expects anyway: a reload cuts none of them short.
-        self._sweep_at = now
 
     def hurry(self) -> None:
         """Leave now: drop what waits, idle, half-read or half-taken."""
@@ -151,11 +149,14 @@ class Loop:
             self.epoll.register(fd, _ACCEPT)
         self._accepting = True
 
-    def _close_door(self) -> None:
+    def _close_door(self, *, exhausted: bool = False) -> None:
+        """Leave the listeners to the siblings. What is queued now may have woken only us: it is ours to take."""
         if self._accepting:
             for fd in self._listeners:
                 self.epoll.unregister(fd)
             self._accepting = False
+            if not exhausted:
+                self._take_queued()
 
     def _on_listener(self, fd: int) -> None:
         if not self._accepting or not self._accept(fd) or not self._accepting:
@@ -187,7 +188,7 @@ class Loop:
             self._close_door()
         return True
 
-    def _drain_queues(self) -> None:
+    def _take_queued(self) -> None:
         for fd in self._listeners:
             while self._accept(fd):
                 pass
@@ -195,7 +196,7 @@ class Loop:
     def _pause_accepting(self, error: OSError) -> None:
         """Stop for a moment instead of spinning on a queue that cannot be taken from."""
         now = monotonic()
-        self._close_door()
+        self._close_door(exhausted=True)
         self._accept_again_at = now + _EXHAUSTED_PAUSE_S
         if now - self._exhausted_said_at > 10:
             self._exhausted_said_at = now
@@ -204,9 +205,7 @@ class Loop:
     # time
 
     def _patience_s(self) -> float | None:
-        """How long epoll may wait: for ever, unless a connection or the door has a deadline."""
-        if self.connections:
-            return _SWEEP_S
+        """How long epoll may wait without connections: for ever, unless the door is to be opened again."""
         if self._accepting or self._retiring:
             return None
         return _EXHAUSTED_PAUSE_S

@@ -9,7 +9,6 @@ answers anew: read the diff, it is a change of policy.
 import os
 import shlex
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from forkserve.master import actions as do
 from forkserve.master import events as ev
 from forkserve.master.supervisor import Supervisor
+from forkserve.typed import replaced
 
 WISHES: dict[str, ev.Wish] = {
     "Reload": ev.Reload(),
@@ -66,7 +66,7 @@ def tell(lines: list[str]) -> Iterator[str]:
 def changed(policy: ev.Policy, pairs: list[str]) -> ev.Policy:
     """Set fields of the policy from words such as `size=4`; whole numbers where the field is whole."""
     values = dict(pair.split("=") for pair in pairs)
-    return replace(policy, **{key: type(getattr(policy, key))(value) for key, value in values.items()})
+    return replaced(policy, **{key: type(getattr(policy, key))(value) for key, value in values.items()})
 
 
 def answers(supervisor: Supervisor, policy: ev.Policy, name: str, words: list[str], now: float) -> list[do.Action]:

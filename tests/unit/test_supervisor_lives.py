@@ -5,7 +5,6 @@ The laws themselves are asserted in world.py at each action. FORKSERVE_LIVES=10 
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from enum import Enum, auto
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from forkserve.master import actions as do
 from forkserve.master import events as ev
 from forkserve.master.records import Phase, Stage
+from forkserve.typed import replaced
 from tests.unit.world import Child, Mood, World
 
 LIVES = float(os.environ.get("FORKSERVE_LIVES", "1"))
@@ -97,7 +97,7 @@ def happen(world: World, step: Step, turn: int) -> None:
         case Step.FORK | Step.FORK_FAILS if world.unanswered:
             world.answer_fork("EAGAIN" if step is Step.FORK_FAILS else "")
         case Step.LOAD | Step.LOAD_AND_RESIZE if world.loads:
-            world.answer_load(replace(world.policy, size=turn + 1), resize=step is Step.LOAD_AND_RESIZE)
+            world.answer_load(replaced(world.policy, size=turn + 1), resize=step is Step.LOAD_AND_RESIZE)
         case Step.REJECT if world.loads:
             world.answer_load(error="bad")
         case Step.READY if booting:
@@ -144,7 +144,7 @@ def served(policy: ev.Policy) -> World:
     return world
 
 
-@examples(500)
+@examples(300)
 @given(policies, lives() | lives(*ENDINGS), st.sampled_from(Mood), st.booleans())
 def test_every_life_keeps_the_laws_and_ends_when_it_is_drained(
     policy: ev.Policy, life: Life, mood: Mood, start_well: bool
@@ -168,22 +168,23 @@ def test_every_life_ends_within_two_seconds_of_a_stop(policy: ev.Policy, life: L
     assert len(world.exits) == 1
 
 
-@examples(500)
+@examples(300)
 @given(policies, lives(*ENDINGS))
 def test_every_life_recovers_once_the_world_is_healthy(policy: ev.Policy, life: Life) -> None:
     world = served(policy)
     live(world, life)
     world.go_on(BACKOFF_S + 20)
     assert world.at_full_strength(), world.mind.records
+    assert world.mind.serving == world.mind.generation
     assert all(record.stage is Stage.READY for record in world.mind.records)
     assert not world.mind.degraded
     assert not world.mind.reloading
 
 
-@examples(300)
+@examples(200)
 @given(policies, lives(*ENDINGS), st.sampled_from(Mood))
 def test_every_reload_ends(policy: ev.Policy, life: Life, mood: Mood) -> None:
-    world = served(replace(policy, reload_timeout_s=policy.reload_timeout_s or 20.0))
+    world = served(replaced(policy, reload_timeout_s=policy.reload_timeout_s or 20.0))
     live(world, life)
     world.tell(HUP)
     world.go_on(world.policy.reload_timeout_s + 1, mood)
@@ -193,7 +194,7 @@ def test_every_reload_ends(policy: ev.Policy, life: Life, mood: Mood) -> None:
 @examples(100)
 @given(policies, st.sampled_from([Mood.FAILING, Mood.HANGING]), st.integers(1, 3))
 def test_promise_02_broken_code_never_costs_capacity(policy: ev.Policy, mood: Mood, reloads: int) -> None:
-    world = served(replace(policy, reload_timeout_s=policy.reload_timeout_s or 600.0))
+    world = served(replaced(policy, reload_timeout_s=policy.reload_timeout_s or 600.0))
     before = [child.id for child in world.serving()]
     for reload in range(2, reloads + 2):
         world.tell(HUP)
@@ -252,7 +253,7 @@ def test_promise_06_worker_that_dies_as_soon_as_it_is_ready_backs_off_too() -> N
     assert world.mind.backoff_level >= 6
 
 
-@examples(500)
+@examples(300)
 @given(
     st.lists(
         st.tuples(

@@ -15,6 +15,7 @@ from forkserve.master.supervisor import Supervisor
 
 KILL_PAUSE_S = 5.0
 BOOT_S = 0.1
+MAX_ROUNDS = 100  # of what one moment may bring
 
 
 class Mood(Enum):
@@ -210,8 +211,7 @@ class World:
 
     def settle(self, mood: Mood) -> None:
         """Do everything that this moment brings, and what that brings in turn."""
-        before = -1
-        while before != len(self.heard):
+        for _ in range(MAX_ROUNDS):
             before = len(self.heard)
             while self.loads:
                 self.answer_load()
@@ -222,6 +222,9 @@ class World:
                     self.end(child, signal=9)
                 elif mood is not Mood.HANGING:
                     self.live(child, mood)
+            if len(self.heard) == before:
+                return
+        raise AssertionError(f"the world does not come to rest at {self.now}")
 
     def live(self, child: Child, mood: Mood) -> None:
         if child.asked or child.leaves or child.dumped:

@@ -1,0 +1,150 @@
+"""Promises 1 and 3: a reload loses nothing, and no old worker is asked to leave before a new one said READY."""
+
+import os
+import re
+import signal
+import threading
+import time
+
+from tests.harness import Server, wait_until
+from tests.process.load import Load
+from tests.process.tools import Gate, answers, live_children, one_request
+
+
+def test_promise_01_reload_under_load_loses_nothing_and_the_last_code_wins() -> None:
+    reloads = 20
+    s = Server(app="fresh_app:app", workers=2)
+    s.write_app(answers("code-1"))
+    with s, Load(s) as load, _MostLive(s.pid) as seen:
+        for number in range(2, reloads + 2):
+            s.write_app(answers(f"code-{number}"))
+            s.signal(signal.SIGHUP)
+            s.wait_line("reload done", count=number - 1)
+        # A kept connection has its next answer from an old worker before it is led to a new one.
+        wait_until(lambda: load.total >= 1000, "1,000 answers")
+        assert s.get().text == f"code-{reloads + 1} {reloads + 1} 0"
+    assert load.failures == []
+    assert {text.split()[1] for text in load.answers} >= {str(number) for number in range(1, reloads + 2)}
+    for text in load.answers:
+        code, generation, _ = text.split()
+        assert code == f"code-{generation}", "a generation ran other code than its own"
+    assert seen.most <= 3  # size + surge
+
+
+class _MostLive(threading.Thread):
+    """Watches the master's children in /proc and keeps the largest number that lived at once."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.most = 0
+        self._pid = pid
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(0.005):
+            self.most = max(self.most, len(live_children(self._pid)))
+
+    def __enter__(self) -> "_MostLive":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+def test_rollout_order_is_ready_then_retire_for_each_worker() -> None:
+    with Server(app="tests.apps.sites.plain:app", workers=3) as s:
+        before = len(s.log().splitlines())
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done")
+        steps = re.findall(r"(worker ready|retiring worker) id=\d+ slot=\d+ gen=(\d)", s.log_from(before))
+        assert steps == [("worker ready", "2"), ("retiring worker", "1")] * 3
+        assert [line.rpartition("gen=")[2] for line in s.lines("reload began")] == ["2 size=3"]
+
+
+def test_promise_03_nobody_is_asked_to_leave_while_new_code_still_boots() -> None:
+    s = Server(app="fresh_app:app", workers=2)
+    s.write_app(answers("old"))
+    with s, Gate(s) as gate:
+        old = s.workers()
+        s.write_app(f"open({str(s.folder / 'gate')!r}).read()\n" + answers("new"))
+        s.signal(signal.SIGHUP)
+        gate.wait_entered()  # the new worker is in its import
+        assert len(s.workers()) == 3
+        assert set(old) < set(s.workers())
+        assert {s.get().text for _ in range(10)} == {"old 1 0"}
+        assert s.lines("retiring worker") == []
+        assert s.heard("STATUS")[-1] == "reloading to generation 2"
+        s.write_app(answers("new"))  # for the second worker, which would find nobody at the gate
+        gate.open()
+        s.wait_line("reload done")
+        assert s.get().text == "new 2 0"
+
+
+def test_promise_04_request_in_flight_outlives_the_reload() -> None:
+    with Server(app="tests.process.site:app", workers=1) as s, Gate(s) as gate, s.connect() as sock:
+        sock.sendall(one_request(gate.path))
+        gate.wait_entered()
+        [old] = s.workers()
+        s.signal(signal.SIGHUP)
+        s.wait_line("retiring worker")
+        assert s.get("/pid").json[1] == 2
+        assert old in s.workers()
+        gate.open()
+        assert b'"through"' in sock.recv(65536)
+        s.wait_line("reload done")
+        assert old not in s.workers()
+
+
+def test_idle_kept_connection_is_served_once_more_and_then_led_away() -> None:
+    with Server(app="tests.process.site:app", workers=1) as s, s.connect() as sock:
+        sock.sendall(one_request("/pid", close=False))
+        assert b"Connection: close" not in sock.recv(65536)
+        s.signal(signal.SIGHUP)
+        s.wait_line("retiring worker")
+        sock.sendall(one_request("/pid", close=False))
+        answer = sock.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert sock.recv(65536) == b""
+        s.wait_line("reload done")
+
+
+def test_half_a_head_sent_before_the_reload_is_answered_after_it() -> None:
+    with Server(app="tests.process.site:app", workers=1) as s, s.connect() as sock:
+        sock.sendall(b"GET /pid HTTP/1.1\r\nHo")
+        wait_until(lambda: _sockets(s.workers()[0]) > _sockets_idle(s), "the accept")
+        s.signal(signal.SIGHUP)
+        s.wait_line("retiring worker")
+        sock.sendall(b"st: x\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def _sockets(pid: int) -> int:
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return sum(link.startswith("socket:") for link in links)
+
+
+def _sockets_idle(s: Server) -> int:
+    return 2  # the listener and the channel
+
+
+def test_storm_of_reloads_converges_on_the_last_code() -> None:
+    s = Server(app="fresh_app:app", workers=2)
+    s.write_app(answers("code-0"))
+    with s, Load(s) as load:
+        for gap_ms in range(25):
+            s.write_app(answers(f"code-{gap_ms}"))
+            s.signal(signal.SIGHUP)
+            time.sleep(gap_ms / 1000)  # the stimulus, not a wait
+        s.write_app(answers("clean"))
+        s.signal(signal.SIGHUP)
+        wait_until(lambda: s.lines("reload done") and s.get().text.startswith("clean"), "the last code")
+        wait_until(lambda: len(s.workers()) == 2 and s.heard("STATUS")[-1].endswith("2 workers"), "calm")
+        assert {s.get().text.split()[0] for _ in range(20)} == {"clean"}
+        generation = int(s.heard("STATUS")[-1].split()[1].rstrip(","))
+        assert 2 <= generation <= 27
+        s.signal(signal.SIGHUP)  # nothing is deaf afterwards
+        s.wait_line(f"reload done gen={generation + 1}")
+    assert load.failures == []
