@@ -27,7 +27,7 @@ from forkserve.net.listener import Listener, bind_all
 from forkserve.typed import Struct
 from forkserve.unix import signals, title, usage
 from forkserve.unix.channel import Channel, pair
-from forkserve.unix.messages import DOWN, UP, BootFailure, Hurry, Leave, Ready, Reopen, Retiring
+from forkserve.unix.messages import DOWN, UP, BootFailure, Hurry, Leave, Ready, Reopen, Retiring, Serve
 from forkserve.unix.notify import Notifier
 from forkserve.unix.pidfile import Pidfile
 from forkserve.unix.scoreboard import BEGAN, DEADLINE, GENERATION, PID, Row, Scoreboard
@@ -54,6 +54,7 @@ _PRECEDENCE = (
 )
 
 _OVERSLEPT_S = 1.0
+_NOTIFY_AGAIN_S = 0.1  # a service manager whose queue is full is asked again after this
 _LONGEST_WAIT_S = 86400.0  # epoll_wait counts milliseconds in an int
 
 
@@ -80,6 +81,7 @@ class Master:
         self._inbox: deque[ev.Event] = deque()
         self._exit_code: int | None = None
         self._shown = ""
+        self._are_doors_shut = False
         self._calm_until = 0.0  # after an oversleep nobody is looked at for overdue requests before this
 
     def run(self) -> int:
@@ -137,6 +139,7 @@ class Master:
                 self._inbox.append(ev.Ticked(overslept=True))
             # Signals first: a TERM to the whole group is the end of the service, not of each worker by itself.
             self._on_signals()
+            self._notifier.flush()
             by_fd = {child.channel.fileno(): child for child in self._children.values() if not child.channel.closed}
             for fd, _ in ready:
                 if fd in by_fd:
@@ -161,6 +164,7 @@ class Master:
             moments.append(max(deadline, self._calm_until) if deadline else None)
         timeouts = [settings.timeout for settings in self._settings_of.values() if settings.timeout]
         moments += [now + min(timeouts)] if timeouts else []
+        moments += [now + _NOTIFY_AGAIN_S] if self._notifier.waiting else []
         return min((moment for moment in moments if moment is not None and moment != float("inf")), default=None)
 
     def _watched(self) -> list[Child]:
@@ -224,8 +228,15 @@ class Master:
 
     def _tell(self, event: ev.Event) -> None:
         self._perform(self._mind.handle(event, monotonic()))
-        if isinstance(event, ev.WorkerExited):
+        if isinstance(event, ev.WorkerReady):
+            self._let_serve(event.id)
+        elif isinstance(event, ev.WorkerExited):
             self._forget(event.id)
+
+    def _let_serve(self, id: int) -> None:
+        """Have a child accept once the mind counts it as READY: one that is killed before has no connection to lose."""
+        if any(record.id == id and record.stage is Stage.READY for record in self._mind.records):
+            self._children[id].channel.send(DOWN.encode(Serve()))
 
     def _forget(self, id: int) -> None:
         child = self._children.pop(id, None)
@@ -241,6 +252,8 @@ class Master:
                 case act.Spawn():
                     self._spawn(action)
                 case act.Retire(id=id, drain=drain):
+                    if drain:
+                        self._shut_doors()
                     self._order(id, DOWN.encode(Leave(drain)), signal.SIGTERM)
                 case act.Hurry(id=id):
                     self._order(id, DOWN.encode(Hurry()), signal.SIGTERM)
@@ -299,6 +312,13 @@ class Master:
         closers = [self._wakeup.close, self._epoll.close, self._notifier.close]
         closers += [child.channel.close for child in self._children.values()]
         return closers + ([self._pidfile.close] if self._pidfile is not None else [])
+
+    def _shut_doors(self) -> None:
+        """Let nobody in any more, before workers take for the last time what is queued."""
+        if not self._are_doors_shut:
+            self._are_doors_shut = True
+            for listener in self._listeners:
+                listener.shut()
 
     def _order(self, id: int, message: bytes, instead: signal.Signals) -> None:
         child = self._children.get(id)

@@ -1,6 +1,6 @@
 """What the master and a child say to each other: typed messages, one per datagram of their channel.
 
-Knows no socket. Up: Ready, BootFailure, Retiring. Down: Leave, Hurry, Reopen.
+Knows no socket. Up: Ready, BootFailure, Retiring. Down: Serve, Leave, Hurry, Reopen.
 """
 
 from forkserve.typed import Codec, Struct
@@ -10,7 +10,7 @@ _TEXT_LIMIT = 32 * 1024
 
 
 class Ready(Struct, frozen=True, tag="ready"):
-    """Up: I serve."""
+    """Up: I am able to serve, and wait for Serve."""
 
 
 class BootFailure(Struct, frozen=True, tag="boot-failure"):
@@ -25,6 +25,10 @@ class Retiring(Struct, frozen=True, tag="retiring"):
     """Up: I leave by myself."""
 
     reason: str
+
+
+class Serve(Struct, frozen=True, tag="serve"):
+    """Down: your Ready is noted, accept. A child that was not told so has no connection and can be killed."""
 
 
 class Leave(Struct, frozen=True, tag="leave"):
@@ -42,7 +46,7 @@ class Reopen(Struct, frozen=True, tag="reopen"):
 
 
 Up = Ready | BootFailure | Retiring
-Down = Leave | Hurry | Reopen
+Down = Serve | Leave | Hurry | Reopen
 
 UP: Codec[Up] = Codec(Up)
 DOWN: Codec[Down] = Codec(Down)

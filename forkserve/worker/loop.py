@@ -18,7 +18,7 @@ from forkserve.log import log
 from forkserve.net.listener import Listener
 from forkserve.protocol.types import Limits
 from forkserve.unix.channel import Channel
-from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Reopen, Retiring
+from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Reopen, Retiring, Serve
 from forkserve.unix.scoreboard import Row
 from forkserve.unix.signals import Wakeup
 from forkserve.worker.connection import Connection, State
@@ -86,7 +86,8 @@ class Loop:
         }
         self._accepting = False
         self._retiring = False
-        self._accept_again_at = 0.0
+        self._draining = False
+        self._accept_again_at = float("inf")  # not before the master says Serve
         self._exhausted_said_at = float("-inf")
         self._sweep_at = float("inf")
         self._special = {channel.fileno(): self._on_channel, wakeup.read_fd: self._on_signal}
@@ -94,14 +95,13 @@ class Loop:
         self.readers |= {fd: partial(self._on_listener, fd) for fd in self._listeners}
 
     def run(self) -> None:
-        """Serve until told to leave and everything begun is finished."""
+        """Serve from the master's word on, until told to leave and everything begun is finished."""
         for fd in self._special:
             self.epoll.register(fd, EPOLLIN)
-        self._open_door()
         connections = self.connections
         readers = self.readers
         poll = self.epoll.poll
-        while not self._retiring or connections:
+        while not self._retiring or connections or self._take_last():
             for fd, events in poll(_SWEEP_S if connections else self._patience_s()):
                 reader = readers.get(fd)
                 if events == EPOLLIN and reader is not None:
@@ -129,6 +129,7 @@ class Loop:
         self._retiring = True
         self.keep_alive = False
         self._sweep_at = now = monotonic()
+        self._draining = drain
         if drain:
             self._take_queued()
             for connection in self.connections.values():
@@ -193,6 +194,12 @@ class Loop:
             while self._accept(fd):
                 pass
 
+    def _take_last(self) -> bool:
+        """When all is finished and the service stops: look whether a handshake has ended since the door was shut."""
+        if self._draining:
+            self._take_queued()
+        return bool(self.connections)
+
     def _pause_accepting(self, error: OSError) -> None:
         """Stop for a moment instead of spinning on a queue that cannot be taken from."""
         now = monotonic()
@@ -241,6 +248,8 @@ class Loop:
     def _on_channel(self) -> None:
         for raw in self._channel.receive():
             match DOWN.decode(raw):
+                case Serve():
+                    self._accept_again_at = 0.0  # the door is opened at the end of this round
                 case Leave(drain=drain):
                     self.retire(drain=drain)
                 case Hurry():
