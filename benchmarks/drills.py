@@ -30,6 +30,7 @@ _SETTLED_S = 0.5  # of load before something happens, and after it is over
 _OLD_S = 2.3  # a worker that dies younger than 2 s counts for forkserve as one that cannot boot
 _REPAIR_S = 5.0
 _LEFT_S = 4.0
+_NONE = (NEVER, 0.0)  # no answer at all
 _UNLUCKY_S = 0.005  # a process is dead this long after its KILL
 
 Figures = dict[str, float]
@@ -205,8 +206,10 @@ def _of_load(load: Load, killed: float = 0.0) -> Figures:
     for entry in failed:
         entry.caught = 0 < entry.sent <= killed + _UNLUCKY_S and killed <= entry.ended
     caught = sum(entry.caught for entry in failed)
-    worst_s = max((entry.latency_s for entry in load.entries if not entry.failed), default=NEVER)
-    return {"failed": len(failed) - caught, "caught": caught, "worst_ms": worst_s * 1e3}
+    worst_s, late_s = max(
+        ((entry.latency_s, entry.late_s) for entry in load.entries if not entry.failed), default=_NONE
+    )
+    return {"failed": len(failed) - caught, "caught": caught, "worst_ms": worst_s * 1e3, "late_ms": late_s * 1e3}
 
 
 def _broken_off(load: Load) -> int:
@@ -312,7 +315,7 @@ def _run(drill: Drill, subject: Subject, number: int, options: argparse.Namespac
         return Run(drill.name, subject.name, number, fault=str(fault))
     entries = [entry for load in rig.loads for entry in load.entries]
     failures = Counter(entry.outcome.value for entry in entries if entry.failed and not entry.caught)
-    late_ms = max((load.lateness_s * 1e3 for load in rig.loads), default=0.0)
+    late_ms = max((entry.late_s * 1e3 for entry in entries), default=0.0)
     return Run(drill.name, subject.name, number, figures, len(entries), failures, late_ms)
 
 
@@ -326,9 +329,14 @@ def _publish(results: Results, page_of: Path | None, data: Path | None) -> None:
             "conditions": results.conditions,
             "versions": results.versions,
             "missed": drill_report.missed(results),
-            "runs": [asdict(run) for run in results.runs],
+            "runs": [{**asdict(run), "figures": _finite(run.figures)} for run in results.runs],
         }
         data.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def _finite(figures: Figures) -> dict[str, float | None]:
+    """JSON has no infinity: never is null."""
+    return {measure: None if figure == NEVER else figure for measure, figure in figures.items()}
 
 
 if __name__ == "__main__":

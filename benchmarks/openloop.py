@@ -55,6 +55,7 @@ class Entry:
     due: float
     path: str
     kept: bool
+    begun: float  # when the client came to it
     sent: float = 0.0  # 0: the connection did not come about
     ended: float = 0.0
     outcome: Outcome = Outcome.TIMEOUT
@@ -65,6 +66,11 @@ class Entry:
     def latency_s(self) -> float:
         """From the moment at which it was due, not that at which it was sent."""
         return self.ended - self.due
+
+    @property
+    def late_s(self) -> float:
+        """The client's own part of that: it waits for no answer, so only the machine can hold it up."""
+        return self.begun - self.due
 
     @property
     def failed(self) -> bool:
@@ -96,7 +102,6 @@ class Load:
         self, port: int, schedule: Iterable[Ask], good: bytes, *, timeout_s: float = TIMEOUT_S, kept: int = KEPT
     ) -> None:
         self.entries: list[Entry] = []
-        self.lateness_s = 0.0  # the most that this client itself was behind its schedule
         self._port = port
         self._schedule = iter(schedule)
         self._good = good
@@ -140,8 +145,7 @@ class Load:
         while True:
             now = time.monotonic()
             while ask is not None and now >= began + ask.due_s and not self._over.is_set():
-                self.lateness_s = max(self.lateness_s, now - began - ask.due_s)
-                self._begin(Entry(began + ask.due_s, ask.path, ask.kept))
+                self._begin(Entry(began + ask.due_s, ask.path, ask.kept, time.monotonic()))
                 ask = next(self._schedule, None)
             if self._over.is_set():
                 ask = None

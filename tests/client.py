@@ -4,7 +4,7 @@ import socket
 from types import TracebackType
 from typing import Self
 
-from tests.harness import Server
+from tests.harness import PATIENCE_S, Server
 
 
 class Reply:
@@ -25,8 +25,17 @@ class Reply:
 class Client:
     """A connection."""
 
-    def __init__(self, server: Server) -> None:
-        self.sock = server.connect()
+    def __init__(self, server: Server, *, window: int = 0) -> None:
+        """Connect; ``window`` bounds what the kernel takes for us before we read it."""
+        if window:
+            self.sock = socket.socket()
+            self.sock.settimeout(PATIENCE_S)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+            # With the loopback's segments of 64 KiB a window this small opens by the sender's slow probes only.
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
+            self.sock.connect(("127.0.0.1", server.port))
+        else:
+            self.sock = server.connect()
         self._file = self.sock.makefile("rb")
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The logs of a running server: what a client puts into them, and what happens to the service when nobody takes them."""
+"""The logs of a running server: what a client puts into them, and what happens when nobody takes them."""
 
 import os
 import signal
