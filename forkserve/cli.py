@@ -27,6 +27,7 @@ _METAVARS = {
     Kind.DURATION: "TIME",
     Kind.SIZE: "SIZE",
     Kind.CHOICE: "WORD",
+    Kind.SHARE: "INT|PERCENT",
     Kind.APP: "APP",
     Kind.ADDRESSES: "ADDRESS",
 }

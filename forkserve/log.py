@@ -112,8 +112,8 @@ class ErrorLog:
 
     def setup(self, path: str, level: str) -> None:
         """Write to ``path`` what is at least as severe as ``level``. Raises OSError."""
-        self.level = LEVELS[level]
         self.file.open(path)
+        self.level = LEVELS[level]
 
     def say(self, level: str, sentence: str, fields: Mapping[str, object], detail: str = "") -> None:
         """Write one line; ``detail`` (a traceback) follows on lines of its own, indented."""

@@ -66,6 +66,22 @@ class Notify(Struct, frozen=True):
     stopping: bool = False
 
 
+class ReloadEnded(Struct, frozen=True):
+    """Answer whoever waits for a reload: the wishes numbered above ``after`` and up to ``upto`` have ended like this."""
+
+    after: int
+    upto: int
+    generation: int  # that is wanted now
+    error: str = ""  # one line; empty: it succeeded
+    traceback: str = ""
+
+
+class Settle(Struct, frozen=True):
+    """A reload has ended: close every listener that this generation does not use."""
+
+    generation: int
+
+
 class Say(Struct, frozen=True):
     """One line of the error log: a sentence, then key=value; ``id`` lets the hands add the pid."""
 
@@ -82,4 +98,4 @@ class Exit(Struct, frozen=True):
     code: int
 
 
-Action = Spawn | Retire | Hurry | Dump | Kill | LoadConfig | ReopenLogFiles | Notify | Say | Exit
+Action = Spawn | Retire | Hurry | Dump | Kill | LoadConfig | ReopenLogFiles | Notify | ReloadEnded | Settle | Say | Exit

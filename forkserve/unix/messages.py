@@ -1,6 +1,6 @@
 """What the master and a child say to each other: typed messages, one per datagram of their channel.
 
-Knows no socket. Up: Ready, BootFailure, Retiring. Down: Leave, Hurry, Reopen.
+Knows no socket. Up: Ready, BootFailure, Retiring, Tired. Down: Serve, Leave, Hurry, Reopen.
 """
 
 from forkserve.typed import Codec, Struct
@@ -10,7 +10,7 @@ _TEXT_LIMIT = 32 * 1024
 
 
 class Ready(Struct, frozen=True, tag="ready"):
-    """Up: I serve."""
+    """Up: I am able to serve, and wait for Serve."""
 
 
 class BootFailure(Struct, frozen=True, tag="boot-failure"):
@@ -27,6 +27,16 @@ class Retiring(Struct, frozen=True, tag="retiring"):
     reason: str
 
 
+class Tired(Struct, frozen=True, tag="tired"):
+    """Up: I should be replaced; I serve on until I am told to leave."""
+
+    reason: str
+
+
+class Serve(Struct, frozen=True, tag="serve"):
+    """Down: your Ready is noted, accept. A child that was not told so has no connection and can be killed."""
+
+
 class Leave(Struct, frozen=True, tag="leave"):
     """Down: finish what was begun and exit; with ``drain`` take what is still queued first."""
 
@@ -41,8 +51,8 @@ class Reopen(Struct, frozen=True, tag="reopen"):
     """Down: open the log files again."""
 
 
-Up = Ready | BootFailure | Retiring
-Down = Leave | Hurry | Reopen
+Up = Ready | BootFailure | Retiring | Tired
+Down = Serve | Leave | Hurry | Reopen
 
 UP: Codec[Up] = Codec(Up)
 DOWN: Codec[Down] = Codec(Down)
