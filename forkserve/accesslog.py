@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from forkserve.log import LogFile, one_line
+from forkserve.log import LogFile, log, one_line
 
-_ATOM = re.compile(r"%(?:\(([^()]*(?:\([^()]*\))?[^()]*)\)([sd])|%)")
+_ATOM = re.compile(r"%(?:\(([^()]*)\)s|(%)|.{0,8})", re.DOTALL)
 _MOST_BYTES = 32 * 1024
 _LONGEST_WAIT_S = 1.0
 
@@ -36,20 +36,21 @@ def _text(value: object) -> str:
 
 
 def _user(environ: Environ) -> str:
-    kind, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    """Return the name of Basic credentials; it stands without quotes, so that a space in it is escaped too."""
+    kind, _, credentials = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
     if kind.lower() != "basic":
         return "-"
     import base64  # lazy: few services use it
     import binascii
 
     try:
-        return _text(base64.b64decode(credentials.strip()).partition(b":")[0].decode("utf-8"))
+        return _text(base64.b64decode(credentials.strip()).partition(b":")[0].decode("utf-8")).replace(" ", "\\x20")
     except (binascii.Error, ValueError):
         return "-"
 
 
 def _request_line(environ: Environ) -> str:
-    return _text(f"{environ['REQUEST_METHOD']} {environ.get('RAW_URI', '')} {environ['SERVER_PROTOCOL']}")
+    return _text(" ".join(str(environ.get(key, "")) for key in ("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL")))
 
 
 class _Stamp:
@@ -66,17 +67,18 @@ class _Stamp:
         return self.text
 
 
-# Gunicorn's documented atoms; M and D and L are the duration in ms, us and s.
+# Gunicorn's documented atoms; M and D and L are the duration in ms, us and s. The environ is the app's: it may have
+# changed and deleted what it likes.
 ATOMS: dict[str, Atom] = {
     "h": lambda e, a, t: _text(e.get("REMOTE_ADDR", "")),
     "l": lambda e, a, t: "-",
     "u": lambda e, a, t: _user(e),
     "t": _Stamp(),
     "r": lambda e, a, t: _request_line(e),
-    "m": lambda e, a, t: e["REQUEST_METHOD"],
-    "U": lambda e, a, t: _text(e["PATH_INFO"]),
-    "q": lambda e, a, t: _text(e["QUERY_STRING"]) if e["QUERY_STRING"] else "",
-    "H": lambda e, a, t: e["SERVER_PROTOCOL"],
+    "m": lambda e, a, t: _text(e.get("REQUEST_METHOD", "")),
+    "U": lambda e, a, t: _text(e.get("PATH_INFO", "")),
+    "q": lambda e, a, t: _text(e["QUERY_STRING"]) if e.get("QUERY_STRING") else "",
+    "H": lambda e, a, t: _text(e.get("SERVER_PROTOCOL", "")),
     "s": lambda e, a, t: str(a.code),
     "st": lambda e, a, t: _text(a.status),
     "B": lambda e, a, t: str(a.body_bytes),
@@ -105,30 +107,32 @@ def _looked_up(name: str) -> Atom | None:
             return lambda e, a, t: next((_text(v) for n, v in a.headers or () if n.lower() == key), "-")
         case "e":
             exact = name[1:-2]
-            return lambda e, a, t: _text(e.get(exact, ""))
+            upper = exact.upper()
+            return lambda e, a, t: _text(e.get(exact, e.get(upper, "")))
     return None
 
 
 def compile_format(text: str) -> tuple[str, tuple[Atom, ...]]:
-    """Return a %-template and the atoms that fill it. ValueError names an atom that does not exist."""
+    """Return a %-template and the atoms that fill it. ValueError names what is no atom."""
     atoms: list[Atom] = []
     pieces: list[str] = []
     at = 0
     for match in _ATOM.finditer(text):
         pieces.append(text[at : match.start()].replace("%", "%%"))
         at = match.end()
-        if match[1] is None:
+        if match[2]:
             pieces.append("%%")
             continue
-        atom = ATOMS.get(match[1]) or _looked_up(match[1])
+        atom = None if match[1] is None else ATOMS.get(match[1]) or _looked_up(match[1])
         if atom is None:
             raise ValueError(
-                f"%({match[1]})s is not an atom; known are {' '.join(ATOMS)} and {{name}}i {{name}}o {{name}}e"
+                f"{match[0]!r} is not an atom; atoms are written %(h)s, known are {' '.join(ATOMS)} and"
+                " {name}i {name}o {name}e; a percent sign is %%"
             )
         atoms.append(atom)
         pieces.append("%s")
     pieces.append(text[at:].replace("%", "%%"))
-    return one_line("".join(pieces)) + "\n", tuple(atoms)
+    return "\t".join(one_line(part) for part in "".join(pieces).split("\t")) + "\n", tuple(atoms)
 
 
 class AccessLog:
@@ -143,7 +147,11 @@ class AccessLog:
 
     def note(self, environ: Environ, answer: Answer, took_s: float) -> None:
         """Write down one answered request."""
-        line = self._template % tuple([atom(environ, answer, took_s) for atom in self._atoms])
+        try:
+            line = self._template % tuple([atom(environ, answer, took_s) for atom in self._atoms])
+        except Exception as error:  # spelling an object that the app put into its environ runs the app's code
+            log.exception("app made its access line impossible", error)
+            return
         if not self._lines:
             self._oldest = time.monotonic()
         self._lines.append(line)
@@ -154,6 +162,12 @@ class AccessLog:
     def flush(self) -> None:
         """Write what was gathered."""
         if self._lines:
-            self.file.write("".join(self._lines).encode("utf-8", "backslashreplace"))
+            lost = self.file.lost
+            if self.file.write("".join(self._lines).encode("utf-8", "backslashreplace"), lines=len(self._lines)):
+                if lost:
+                    log.warning("access log takes lines again; some were lost", path=self.file.path, count=lost)
+                    self.file.lost = 0
+            elif not lost:
+                log.error("access log takes no lines", path=self.file.path)
             self._lines.clear()
             self._bytes = 0

@@ -16,6 +16,8 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 # What poll(2) calls writable holds at least PIPE_BUF bytes (pipe(7)), so pieces of this size never block.
 _PIECE_BYTES = 4096
+# Non-blocking for FIFOs: opening one that has no reader fails at once (fifo(7)); a file does not care.
+_APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
 _PLAIN = re.compile(r"[!#-\[\]-~]+\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -40,21 +42,21 @@ def value(thing: object) -> str:
     return '"' + one_line(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
-def write_all(fd: int, data: bytes, patience_ms: int, may_block: bool) -> bool:
-    """Write ``data`` to ``fd`` without ever waiting longer than ``patience_ms`` at a time; False if some was lost."""
+def write_all(fd: int, data: bytes, patience_ms: int, may_block: bool) -> int:
+    """Write ``data`` to ``fd`` without ever waiting longer than ``patience_ms`` at a time; returns what was written."""
     view = memoryview(data)
     while view:
         piece = view if not may_block else view[:_PIECE_BYTES]
         try:
             if may_block and not _writable(fd, patience_ms):
-                return False
+                break
             view = view[os.write(fd, piece) :]
-        except BlockingIOError:  # somebody else set O_NONBLOCK on a shared descriptor
+        except BlockingIOError:  # a FIFO, or somebody else set O_NONBLOCK on a shared descriptor
             if not _writable(fd, patience_ms):
-                return False
+                break
         except OSError:  # ENOSPC, EPIPE, EIO, EBADF: nobody can be told, the drop is counted
-            return False
-    return True
+            break
+    return len(data) - len(view)
 
 
 def _writable(fd: int, patience_ms: int) -> bool:
@@ -73,10 +75,13 @@ class LogFile:
         self.lost = 0
         self._standard_fd = standard_fd
         self._may_block = True
+        self._torn = False  # the last line in the file has lost its end
 
     def open(self, path: str) -> None:
         """Append to ``path`` from now on; ``-`` is the standard stream. OSError leaves all as it was."""
-        fd = self._standard_fd if path == "-" else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if path != "-":
+            path = os.path.abspath(path)  # whoever opens it anew later may stand in another folder
+        fd = self._standard_fd if path == "-" else os.open(path, _APPENDING, 0o644)
         if self.fd != self._standard_fd:
             # The number stays the same, so that whoever was told it (faulthandler) writes to the new file.
             if path != "-":
@@ -85,7 +90,7 @@ class LogFile:
                 fd = self.fd
             else:
                 os.close(self.fd)
-        self.path, self.fd = path, fd
+        self.path, self.fd, self._torn = path, fd, False
         try:
             self._may_block = not stat.S_ISREG(os.fstat(fd).st_mode)
         except OSError:
@@ -95,11 +100,19 @@ class LogFile:
         """Open the path again (USR1, logrotate); a path that cannot be opened leaves the old file in use."""
         self.open(self.path)
 
-    def write(self, data: bytes) -> bool:
-        """Append ``data``; False (and one more in ``lost``) when it could not be written."""
-        if write_all(self.fd, data, self.patience_ms, self._may_block):
+    def write(self, data: bytes, lines: int = 1) -> bool:
+        """Append ``data``; False (and its ``lines`` more in ``lost``) when not all of it could be written.
+
+        Once something was lost nobody waits again: a reader that hangs costs its writers one moment, not one per line.
+        """
+        if self._torn:
+            data = b"\n" + data
+        written = write_all(self.fd, data, 0 if self.lost else self.patience_ms, self._may_block)
+        if written:
+            self._torn = written < len(data)
+        if written == len(data):
             return True
-        self.lost += 1
+        self.lost += lines
         return False
 
 
@@ -123,10 +136,10 @@ class ErrorLog:
         text = f"{_timestamp()} [{os.getpid()}] [{level}] {one_line(sentence)}{pairs}\n"
         if detail:
             text += "".join(f"    {one_line(line)}\n" for line in detail.rstrip("\n").split("\n"))
-        if self.file.lost and self.file.write(
-            f"{_timestamp()} [{os.getpid()}] [warning] log lines were lost count={self.file.lost}\n".encode()
-        ):
-            self.file.lost = 0
+        lost = self.file.lost
+        if lost:
+            said = f"{_timestamp()} [{os.getpid()}] [warning] log lines were lost count={lost}\n"
+            self.file.lost = 0 if self.file.write(said.encode(), lines=0) else lost
         self.file.write(text.encode("utf-8", "backslashreplace"))
 
     def debug(self, sentence: str, **fields: object) -> None:

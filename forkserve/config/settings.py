@@ -131,7 +131,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     )  # fmt: skip
     graceful_timeout: float = _set(
         30.0, Kind.DURATION, "Workers",
-        "The grace: how long a retiring worker may take to finish its requests before it is killed.", minimum=0, effect=Effect.NOW,
+        "The grace: how long a retiring worker may take to finish its requests before it is killed.", minimum=0,
+        effect=Effect.NOW,
     )  # fmt: skip
     drain_delay: float = _set(
         0.0, Kind.DURATION, "Workers",
@@ -140,7 +141,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     )  # fmt: skip
     boot_timeout: float = _set(
         60.0, Kind.DURATION, "Workers",
-        "How long a worker may take from its fork until it is ready to serve. 0: for ever.", minimum=0, effect=Effect.NOW,
+        "How long a worker may take from its fork until it is ready to serve. 0: for ever.", minimum=0,
+        effect=Effect.NOW,
     )  # fmt: skip
 
     reload_surge: str = _set(
@@ -155,7 +157,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     )  # fmt: skip
     reload_timeout: float = _set(
         600.0, Kind.DURATION, "Reload",
-        "How long a reload may take before it is given up and the old generation stays. 0: for ever.", minimum=0, effect=Effect.NOW,
+        "How long a reload may take before it is given up and the old generation stays. 0: for ever.", minimum=0,
+        effect=Effect.NOW,
     )  # fmt: skip
 
     max_requests: int = _set(
@@ -176,7 +179,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     )  # fmt: skip
     max_worker_memory: int = _set(
         0, Kind.SIZE, "Recycling",
-        "The resident memory at which a worker is replaced; looked at after a request, at most once a second. 0: no limit.",
+        "The resident memory at which a worker is replaced; looked at after a request, at most once a"
+        " second. 0: no limit.",
         minimum=0,
     )  # fmt: skip
     max_worker_memory_hard: int = _set(

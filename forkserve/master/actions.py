@@ -67,13 +67,17 @@ class Notify(Struct, frozen=True):
 
 
 class ReloadEnded(Struct, frozen=True):
-    """Answer whoever waits for a reload: the wishes numbered above ``after`` and up to ``upto`` have ended like this."""
+    """Answer whoever waits for a reload: the wishes above number ``after`` and up to ``upto`` have ended like this."""
 
     after: int
     upto: int
     generation: int  # that is wanted now
     error: str = ""  # one line; empty: it succeeded
     traceback: str = ""
+
+
+class ShutDoors(Struct, frozen=True):
+    """Let no new connection queue up: the service stops."""
 
 
 class Settle(Struct, frozen=True):
@@ -98,4 +102,18 @@ class Exit(Struct, frozen=True):
     code: int
 
 
-Action = Spawn | Retire | Hurry | Dump | Kill | LoadConfig | ReopenLogFiles | Notify | ReloadEnded | Settle | Say | Exit
+Action = (
+    Spawn
+    | Retire
+    | Hurry
+    | Dump
+    | Kill
+    | LoadConfig
+    | ReopenLogFiles
+    | Notify
+    | ReloadEnded
+    | Settle
+    | ShutDoors
+    | Say
+    | Exit
+)

@@ -18,6 +18,7 @@ from forkserve.typed import Struct
 from forkserve.unix import signals, usage
 from forkserve.unix.channel import Channel, pair
 from forkserve.unix.messages import DOWN, UP, BootFailure, Down, Ready, Reopen, Retiring, Tired
+from forkserve.unix.orphan import Lifeline
 from forkserve.unix.scoreboard import GENERATION, PID, Row, Scoreboard
 
 
@@ -38,9 +39,14 @@ class Children:
         self._epoll = epoll
         self._board = board
         self._main = main
+        self._lifeline = Lifeline()
         self._by_id: dict[int, Child] = {}
         self._by_pid: dict[int, Child] = {}
         self._by_fd: dict[int, Child] = {}
+
+    def close(self) -> None:
+        """Let go of what the children shared, at the end of the service."""
+        self._lifeline.close()
 
     def get(self, id: int) -> Child | None:
         """The child of this id, if it is not reaped."""
@@ -61,10 +67,10 @@ class Children:
         row = self._board.row(spawn.slot)
         row.clear()
         row.ints[GENERATION] = spawn.generation
-        birth = Birth(spawn.slot, spawn.generation, settings, listeners, theirs, row)
+        birth = Birth(spawn.slot, spawn.generation, settings, listeners, theirs, row, self._lifeline)
         others = [child.channel.close for child in self._by_id.values()]
         try:
-            pid = process.fork(lambda: self._main(birth), [*leave_behind, *others, ours.close])
+            pid = process.fork(lambda: self._main(birth), [*leave_behind, *others, ours.close, self._lifeline.let_go])
         except OSError as error:
             ours.close()
             theirs.close()

@@ -38,6 +38,11 @@ class Doors:
             log.info("no longer listening", address=listener.name)
             listener.close(unlink=True)
 
+    def shut(self) -> None:
+        """Let nobody new in; what is queued stays to be answered."""
+        for listener in self._open.values():
+            listener.shut()
+
     def close(self) -> None:
         """Close all, at the end of the service."""
         for listener in self._open.values():

@@ -115,6 +115,7 @@ class Master:
         finally:
             if self._control is not None:
                 self._control.close()
+            self._children.close()
             self._epoll.close()
 
     def _round(self) -> None:
@@ -239,6 +240,8 @@ class Master:
                     self._notifier.send(status=status, ready=ready, reloading=reloading, stopping=stopping)
                 case act.ReloadEnded():
                     self._verbs.on_reload_ended(action)
+                case act.ShutDoors():
+                    self._doors.shut()
                 case act.Settle(generation=generation):
                     self._doors.settle(self._outfit(generation)[1])
                 case act.Say():

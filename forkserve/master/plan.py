@@ -6,7 +6,7 @@ what cannot succeed, then either wind down or spawn the missing and retire the e
 """
 
 from forkserve.errors import ExitCode
-from forkserve.master.actions import Exit, Notify, ReloadEnded, Settle
+from forkserve.master.actions import Exit, Notify, ReloadEnded, Settle, ShutDoors
 from forkserve.master.orders import Orders
 from forkserve.master.records import UNBORN, Phase, Stage
 from forkserve.master.state import State, status, strength
@@ -101,6 +101,9 @@ def _wind_down(state: State, orders: Orders, now: float) -> None:
         orders.abandon(record, now, why)
     if state.phase is Phase.DRAINING and now < state.drain_at:
         return
+    if not state.shut:
+        state.shut = True
+        orders.add(ShutDoors())
     if state.phase is Phase.DRAINING:
         for record in state.records.staged(Stage.READY):
             orders.retire(record, now, state.policy.grace_s, why, drain=True)

@@ -62,6 +62,7 @@ class State:
         self.wishes = 0  # how many reloads were ever wished for
         self.covered = 0  # wishes up to this number are met by the settings that were read last
         self.answered = 0  # wishes up to this number have heard how it ended
+        self.shut = False  # the doors
         self.drain_at = 0.0  # when a graceful stop stops accepting
         self.rollout: Rollout | None = None
         self.last_error = ""  # why the last reload failed, one line; empty after one that succeeded

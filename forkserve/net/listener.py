@@ -5,15 +5,30 @@ path is bound under a temporary name and renamed over, after a connect has shown
 unlinked at the end only while it is still ours (same device and inode).
 """
 
+import array
 import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterable
 
 from forkserve.errors import BindError
 from forkserve.net.address import Address, Family
 from forkserve.typed import Struct
+
+# A classic BPF program (filter.txt of the kernel): load the byte of the TCP flags; SYN alone: drop; else keep all.
+_SO_ATTACH_FILTER = 26
+_DROP_REQUESTS = b"".join(
+    struct.pack("HBBI", code, if_true, if_false, value)
+    for code, if_true, if_false, value in (
+        (0x30, 0, 0, 13),  # ldb [13]
+        (0x54, 0, 0, 0x12),  # and #SYN|ACK
+        (0x15, 0, 1, 0x02),  # jeq #SYN, next, skip one
+        (0x06, 0, 0, 0),  # ret #0
+        (0x06, 0, 0, 0xFFFFFFFF),  # ret #-1
+    )
+)
 
 
 class Listener(Struct):
@@ -35,16 +50,42 @@ class Listener(Struct):
             host = socket.gethostname()
         return (f"[{host}]" if ":" in host else host), str(place[1])
 
+    def shut(self) -> None:
+        """Let no new connection in, while those that are queued can still be accepted; for the end of the service.
+
+        TCP: a filter drops connection requests; their clients ask again, and meet the next instance or a closed port.
+        So the close, which resets what is queued, finds nothing there. A unix path is unlinked. What was handed in is
+        left as it is: its owner holds it open, so nothing that is queued is lost, and a filter would outlive us.
+        """
+        if self.address.family is Family.FD:
+            return
+        if self.address.family is Family.UNIX:
+            self._unlink()
+        elif self.address.is_tcp:
+            program = array.array("B", _DROP_REQUESTS)
+            place, _ = program.buffer_info()
+            try:
+                self.socket.setsockopt(
+                    socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_REQUESTS) // 8, place)
+                )
+            except OSError:
+                pass  # a kernel without filters: the last few may meet a reset
+
     def close(self, *, unlink: bool = False) -> None:
         """Close it; ``unlink``: the master is done with it, so its path goes too if it is still ours."""
-        if unlink and self.inode is not None:
-            try:
-                there = os.lstat(self.address.path)
-                if (there.st_dev, there.st_ino) == self.inode:
-                    os.unlink(self.address.path)
-            except OSError:
-                pass
+        if unlink:
+            self._unlink()
         self.socket.close()
+
+    def _unlink(self) -> None:
+        if self.inode is None:
+            return
+        try:
+            there = os.lstat(self.address.path)
+            if (there.st_dev, there.st_ino) == self.inode:
+                os.unlink(self.address.path)
+        except OSError:
+            pass
 
 
 def bind_all(addresses: Iterable[Address], backlog: int) -> list[Listener]:

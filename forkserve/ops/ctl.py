@@ -148,10 +148,10 @@ def _show(arguments: argparse.Namespace, answers: Iterator[dict[str, Any]]) -> i
 def _page(status: dict[str, Any]) -> str:
     """Lay the status out for a terminal."""
     flags = [word for word in ("reloading", "degraded") if status[word]]
+    up = _span(status["uptime_s"])
     lines = [
-        f"forkserve {status['version']}  {one_line(status['app'])}  {status['phase']}{''.join(', ' + f for f in flags)}",
-        f"generation {status['generation']}, {status['ready']} of {status['size']} workers ready,"
-        f" up {_span(status['uptime_s'])}",
+        f"forkserve {status['version']}  {one_line(status['app'])}  {', '.join([status['phase'], *flags])}",
+        f"generation {status['generation']}, {status['ready']} of {status['size']} workers ready, up {up}",
     ]
     if status["last_error"]:
         lines.append(f"last reload: {one_line(status['last_error'])}")

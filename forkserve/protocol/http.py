@@ -79,7 +79,7 @@ class Decoder:
         self._limits = limits
         self._make_body = make_body
         self._small_bytes = limits.small_bytes
-        self._most_keys = len(template) + limits.fields + 8
+        self._most_keys = len(template) + limits.fields
         self._fed = 0  # bytes of the current call of feed()
         self._head_bytes = 0  # 0 between requests; else 1 and the bytes of every later feed() of this request
         self._silent_bytes = 0  # of a chunked body: what came since its last data
@@ -114,14 +114,14 @@ class Decoder:
         try:
             self._feed_parser(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(bytes(data[upgrade.args[0] :]))
-        except httptools.HttpParserCallbackError as error:
-            if error.__context__ is not None:
-                raise error.__context__ from None
-            raise
+            rest = memoryview(data)[upgrade.args[0] :]
         except httptools.HttpParserError as error:
-            if not self._ended:  # else: bytes after the last request of this connection
-                raise self._refusal(error, bytes(data)) from None
+            self._failed(error, data)
+            return
+        else:
+            return
+        # Outside the handler: in it, llhttp's next error would have this upgrade for its context, not its cause.
+        self._after_upgrade(rest)
 
     def close(self) -> None:
         """Forget a half-read body."""
@@ -166,6 +166,8 @@ class Decoder:
         try:
             environ["REQUEST_METHOD"] = _METHODS[method]
         except KeyError:
+            if method == b"CONNECT":  # never cached, so that it always comes here
+                raise Refused("501 Not Implemented", "CONNECT") from None
             environ["REQUEST_METHOD"] = _METHODS[method] = method.decode("ascii")
         self._line = method + b" " + target
         # Asking llhttp for the version formats a string; a connection that stays open without a word about it is 1.1.
@@ -249,8 +251,6 @@ class Decoder:
         if "#" in target:
             raise Refused(BAD_REQUEST, "a fragment in the target")
         path = target
-        if method == "CONNECT":
-            raise Refused("501 Not Implemented", "CONNECT")
         if target == "*":
             if method != "OPTIONS":
                 raise Refused(BAD_REQUEST, "* is for OPTIONS only")
@@ -275,20 +275,24 @@ class Decoder:
         if len(environ) > self._most_keys:
             raise Refused("431 Request Header Fields Too Large", f"more than {limits.fields} fields")
         for key, text in environ.items():
-            if key not in template and key.startswith("HTTP_") and len(key) + len(text) - 3 > limits.field_bytes:
-                name = key[5:].replace("_", "-").title()[:64]
+            if key not in template and len(key.removeprefix("HTTP_")) + 2 + len(text) > limits.field_bytes:
+                name = key.removeprefix("HTTP_").replace("_", "-").title()[:64]
                 raise Refused("431 Request Header Fields Too Large", f"{name} has more than {limits.field_bytes} bytes")
 
     def _measure_progress(self, fed: int) -> None:
-        """Bound what one request may send that is no body: its head, chunk extensions, trailer fields."""
+        """Bound what one request may send that is no body: its head, chunk extensions, trailer fields.
+
+        What comes now counts from the next call on: it may be body, and is read before it is known.
+        """
+        most = self._limits.head_bytes
+        if self._head_bytes > most or self._silent_bytes > most:
+            raise Refused("431 Request Header Fields Too Large", f"the head or the trailer has more than {most} bytes")
         if self.body_began:
             self._silent_bytes += fed
+        elif len(self._target) > self._limits.line_bytes:
+            raise Refused("414 URI Too Long", f"the request line has more than {self._limits.line_bytes} bytes")
         else:
             self._head_bytes += fed
-        if self._head_bytes > self._limits.head_bytes or self._silent_bytes > self._limits.head_bytes:
-            raise Refused(
-                "431 Request Header Fields Too Large", f"the head has more than {self._limits.head_bytes} bytes"
-            )
 
     def _begin_body(self) -> None:
         """Decide how the body is framed and make its place: RFC 9112 section 6; llhttp has refused the rest."""
@@ -310,7 +314,9 @@ class Decoder:
             self._silent_bytes = 0
             self._body = self._make_body(length)
             if self._parser.should_upgrade():
-                self._resume_with = b"Transfer-Encoding: chunked" if length < 0 else b"Content-Length: %d" % length
+                framing = b"Transfer-Encoding: chunked" if length < 0 else b"Content-Length: %d" % length
+                ending = b"" if self._flags & KEEP_ALIVE else b"Connection: close\r\n"
+                self._resume_with = framing + b"\r\n" + ending
 
     def _end_body(self) -> None:
         body, environ = self._body, self._request
@@ -323,26 +329,44 @@ class Decoder:
             # The coding ends here, the whole body is known: apps that ask for its length find it.
             environ["CONTENT_LENGTH"] = str(body.length)
 
-    def _after_upgrade(self, rest: bytes) -> None:
+    def _after_upgrade(self, rest: memoryview) -> None:
         """Go on after a request that asked for another protocol: it is served as HTTP/1.1 (RFC 9110 section 7.8).
 
         llhttp takes such a request to end with its head. A body that follows all the same, as of `curl --http2`, is
         read by a fresh parser that is first told how the body is framed.
         """
-        if self._resume_with:
-            self._use(httptools.HttpRequestParser(_Resumed(self)))
-            self._feed_parser(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % self._resume_with)
-            self._resume_with = b""
-        else:
-            self._use(httptools.HttpRequestParser(self))
-        if rest:
-            self.feed(rest)
+        while not self._ended:
+            if self._resume_with:
+                self._use(httptools.HttpRequestParser(_Resumed(self)))
+                self._feed_parser(b"POST / HTTP/1.1\r\n%b\r\n" % self._resume_with)
+                self._resume_with = b""
+            else:
+                self._use(httptools.HttpRequestParser(self))
+            try:
+                self._feed_parser(rest)
+            except httptools.HttpParserUpgrade as upgrade:  # the next one asks for it too
+                rest = rest[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                self._failed(error, rest)
+                return
+            else:
+                return
+
+    def _failed(self, error: httptools.HttpParserError, data: bytes | memoryview) -> None:
+        """Raise what llhttp's error means; what follows the last request of a connection means nothing."""
+        if isinstance(error, httptools.HttpParserCallbackError):
+            if error.__context__ is None:  # llhttp repeats itself: what it read before was refused
+                raise Refused(BAD_REQUEST, "more after a refused request") from None
+            raise error.__context__ from None
+        if not self._ended:
+            raise self._refusal(error, bytes(data)) from None
 
     def _refusal(self, error: httptools.HttpParserError, data: bytes) -> Refused:
         reason = str(error)
         if isinstance(error, httptools.HttpParserInvalidMethodError):
+            # Where in `data` the method begins is known only if `data` begins with it.
             method = data.lstrip(b"\r\n").partition(b" ")[0]
-            if _TOKEN.fullmatch(method) and len(method) <= 32:
+            if self._head_bytes == 1 and not self.ready and _TOKEN.fullmatch(method) and len(method) <= 32:
                 return Refused("501 Not Implemented", f"method {method.decode('ascii')}")
         elif reason == "Invalid HTTP version" or reason.startswith("Pause on PRI"):
             return Refused("505 HTTP Version Not Supported", reason)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BACKLOG_BYTES = 1 << 20
 LINGER_S = 2.0  # how long the last response may travel before a reset could overtake it: RFC 9112 section 9.6
-_LINGER_BYTES = 1 << 20
+_LINGER_BYTES = 64 << 20  # a refused upload goes on until its sender looks; reading this much takes 10 ms
 
 # One recv or send, whatever the file status flags: sockets made by accept need no extra call to become non-blocking.
 _NOW = _socket.MSG_DONTWAIT
@@ -48,7 +48,7 @@ class Connection:
     """One accepted connection."""
 
     __slots__ = (
-        "_decoder", "_kept", "_kept_bytes", "_linger_left", "_loop", "_recv_into", "_send", "_then_close",
+        "_decoder", "_kept", "_kept_bytes", "_linger_left", "_loop", "_recv_into", "_refused", "_send", "_then_close",
         "_writable_only", "deadline", "fd", "fresh", "peer", "sock", "state",
     )  # fmt: skip
 
@@ -66,6 +66,7 @@ class Connection:
         self._kept: list[memoryview] = []  # what the client has not taken yet, in order
         self._kept_bytes = 0
         self._then_close = False
+        self._refused: Refused | None = None  # to be answered when the good requests before it are
         self._writable_only = False
         self._linger_left = _LINGER_BYTES
 
@@ -106,7 +107,8 @@ class Connection:
             self._await_more()
 
     def _finish_then_refuse(self, refused: Refused) -> None:
-        """Answer the good requests that came before a bad one; the bad one only if the client keeps up."""
+        """Answer the good requests that came before a bad one, then the bad one."""
+        self._refused = refused
         if self._decoder.ready:
             self._serve()
         if self.fd >= 0 and self.state in (IDLE, HEAD, BODY):
@@ -139,6 +141,12 @@ class Connection:
         self.deadline = monotonic() + self._loop.keepalive_s
         if self._decoder.ready:
             self._serve()
+            if self.state is not IDLE or self.fd < 0:
+                return
+        if self._refused is not None:
+            self._refuse(self._refused)
+        elif not self._decoder.idle:
+            self._await_more()
 
     def on_overdue(self) -> None:
         """The deadline of the state has passed."""
@@ -164,6 +172,7 @@ class Connection:
             del self._loop.readers[self.fd]
             self.fd = -1
             self._decoder.close()
+            self._kept.clear()
             self.sock.close()  # epoll forgets it by itself: this was the only descriptor of it
 
     # requests
@@ -180,6 +189,8 @@ class Connection:
             now = monotonic()
             if now >= clock.until:
                 clock.refresh(now)
+            if now >= loop.show_busy_at:
+                loop.show_busy(now, line)
             loop.requests += 1
             loop.begin(now + loop.timeout_s, now, loop.requests, line)
             response = loop.running = Response(request, self, loop.keep_alive and flags & KEEP_ALIVE != 0)
@@ -291,14 +302,25 @@ class Connection:
         self._kept.append(memoryview(data)[sent:])
         self._kept_bytes += len(data) - sent
         while self._kept_bytes > BACKLOG_BYTES and self.state is RUNNING:
-            poll = select.poll()
-            poll.register(self.fd, select.POLLOUT)
-            timeout_s = self._loop.send_timeout_s
-            if not poll.poll(None if timeout_s == float("inf") else timeout_s * 1000):
-                log.info("client takes nothing; connection closed", after_s=timeout_s, peer=peer_name(self.peer))
+            if not self._wait_for_room(self._loop.send_timeout_s):
+                log.info(
+                    "client takes nothing; connection closed",
+                    after_s=self._loop.send_timeout_s, peer=peer_name(self.peer),
+                )  # fmt: skip
                 self.close()
                 raise PeerGone("the client takes nothing of the response")
             self._write_kept()
+
+    def _wait_for_room(self, timeout_s: float) -> bool:
+        """Wait until the client takes more; not on the app's time, or a slow client would get the worker killed."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        words = self._loop.deadline
+        deadline, began = words[DEADLINE], monotonic()
+        words[DEADLINE] = 0.0
+        has_room = bool(poll.poll(None if timeout_s == float("inf") else timeout_s * 1000))
+        words[DEADLINE] = deadline + monotonic() - began
+        return has_room
 
     def _write_kept(self) -> None:
         """Write of what is kept as much as the kernel takes. Raises PeerGone."""

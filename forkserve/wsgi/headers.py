@@ -10,9 +10,9 @@ from forkserve.log import log
 
 # What a header means to us, beside its line; 0 and up: it is the Content-Length, and that is the length.
 PLAIN, DATE, SERVER, DROPPED, CLOSE = range(-1, -6, -1)
-NO_BODY = {204, 304}
+NO_BODY = {204, 205, 304}
 
-_STATUS = re.compile(r"[2-9]\d\d [\t\x20-\x7e\x80-\xff]*")
+_STATUS = re.compile(r"[2-9][0-9]{2} [\t\x20-\x7e\x80-\xff]*")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _LENGTH = re.compile(r"[0-9]{1,18}")

@@ -41,7 +41,10 @@ class BufferedBody:
 
     def close(self) -> None:
         """Forget the body."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:  # what it still had to write: nobody will read it
+            pass
 
 
 def _temporary_file() -> IO[bytes]:

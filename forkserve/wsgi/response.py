@@ -176,9 +176,10 @@ class Response:
         flags = self._request[2]
         self._mute = flags & HEAD_ONLY != 0
         if self.code in NO_BODY:
-            self._mute = True
+            framing = self._bodiless()
         elif self.length < 0:
-            if whole >= 0:
+            # The empty body of a HEAD says nothing of the length that GET would have.
+            if whole > 0 or (whole == 0 and not self._mute):
                 framing = b"Content-Length: %d\r\n" % whole
                 self.length = whole
             elif flags & HTTP11:
@@ -192,6 +193,13 @@ class Response:
             framing += b"Connection: keep-alive\r\n"
         stamp = self._stamp() if self._own_date or self._own_server else clock.both
         return b"".join((self._status_line, *self._lines, stamp, framing, b"\r\n"))
+
+    def _bodiless(self) -> bytes:
+        """Frame a response that has no body by its status: RFC 9110 sections 8.6 and 15.3.6, RFC 9112 section 6.3."""
+        self._mute = True
+        if self.code != 304:  # which may tell the length that 200 would have
+            self._lines = [line for line in self._lines if not line.lower().startswith(b"content-length:")]
+        return b"Content-Length: 0\r\n" if self.code == 205 else b""
 
     def _stamp(self) -> bytes:
         date = b"" if self._own_date else date_line(int(time.time()))
@@ -257,13 +265,14 @@ def respond(app: App, environ: Environ, response: Response) -> None:
     except BaseException as error:
         response.fail(error)
     finally:
-        if hasattr(body, "close"):
+        if body.__class__ is not list:
             _close(body, response)
 
 
 def _close(body: Any, response: Response) -> None:
     try:
-        body.close()
+        if hasattr(body, "close"):
+            body.close()
     except BaseException as error:
         response.keep_alive = False
         response.exit = response.exit or (None if isinstance(error, Exception) else error)
