@@ -167,7 +167,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     )  # fmt: skip
     max_requests_jitter: str = _set(
         "10%", Kind.SHARE, "Recycling",
-        "How many fewer or more requests than `max_requests` it may be, drawn anew for each worker, so that they are not"
+        "How many fewer or more requests than `max_requests` it may be, drawn for each worker, so that they are not"
         " all replaced at once.", minimum=0,
     )  # fmt: skip
     max_worker_lifetime: float = _set(

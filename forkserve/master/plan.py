@@ -154,7 +154,8 @@ def _abandon_unwanted(state: State, orders: Orders, now: float) -> None:
         if record.generation != state.generation:
             orders.abandon(record, now, "generation abandoned")
     unborn = state.records.staged(*UNBORN, generation=state.generation)
-    excess = len(unborn) + len(state.records.staged(Stage.READY, generation=state.generation)) - state.size
+    lasting = [r for r in state.records.staged(Stage.READY, generation=state.generation) if not r.tired]
+    excess = len(unborn) + len(lasting) - state.size
     for record in unborn[::-1][: max(0, excess)]:
         if record.stage is Stage.BOOTING:
             orders.abandon(record, now, "scaled down")
