@@ -29,6 +29,7 @@ def plan(state: State, orders: Orders, now: float) -> None:
         _retire_excess(state, orders, now)
         _note_serving(state, orders)
         _note_rolled_out(state, orders, now)
+        _settle(state, orders)
         _note_strength(state, orders)
         announce(state, orders)
 
@@ -48,12 +49,13 @@ def leave(state: State, orders: Orders, phase: Phase, now: float) -> None:
 
 
 def end_reload(state: State, orders: Orders, upto: int, error: str = "", traceback: str = "", after: int = 0) -> None:
-    """Answer the reload wishes up to this number; those up to ``after`` wait for another one, which goes on."""
-    after = max(after, state.answered)
-    if upto > after:
-        orders.add(ReloadEnded(after, upto, state.generation, error, traceback))
-        if after == state.answered:
-            state.answered = upto
+    """Answer the reload wishes up to this number, each once; those up to ``after`` wait for one that goes on."""
+    due = [number for number in state.unanswered if after < number <= upto]
+    state.unanswered = [number for number in state.unanswered if number not in due]
+    while due:  # in ranges: what lies between may have been answered before
+        run = [number for ahead, number in enumerate(due) if number == due[0] + ahead]
+        orders.add(ReloadEnded(run[0] - 1, run[-1], state.generation, error, traceback))
+        due = due[len(run) :]
 
 
 def announce(state: State, orders: Orders) -> None:
@@ -141,7 +143,7 @@ def _give_up_reload(state: State, orders: Orders, now: float) -> None:
         state.generation = state.serving = fallback
         state.end_backoff()
     orders.say("error", "reload failed", None, state.trouble.traceback, gen=rollout.generation, cause=cause)
-    orders.add(Settle(state.generation))
+    _settle(state, orders)
     end_reload(state, orders, rollout.covers, state.last_error, state.trouble.traceback)
 
 
@@ -197,14 +199,22 @@ def _note_rolled_out(state: State, orders: Orders, now: float) -> None:
     """The wanted generation took over, by a reload or by what came of a failed one."""
     if not state.rolled_out() or (state.rollout is None and state.serving == state.generation):
         return
-    if state.rollout:
-        took_s = now - state.rollout.began_at
-        orders.say("info", "reload done", gen=state.generation, workers=state.ready, took_s=took_s)
-        orders.add(Settle(state.generation))
-        end_reload(state, orders, state.rollout.covers)
-    state.rollout = None
+    rollout, state.rollout = state.rollout, None
     state.serving = state.generation
-    state.last_error = ""
+    if rollout is None or rollout.covers == state.covered:  # else a later one was rejected, and that stays known
+        state.last_error = ""
+    if rollout:
+        took_s = now - rollout.began_at
+        orders.say("info", "reload done", gen=state.generation, workers=state.ready, took_s=took_s)
+        _settle(state, orders)
+        end_reload(state, orders, rollout.covers)
+
+
+def _settle(state: State, orders: Orders) -> None:
+    """Close what ended reloads left open; not while one is under way, since it may have opened its own already."""
+    if state.unsettled and not state.reloading:
+        state.unsettled = False
+        orders.add(Settle(state.generation))
 
 
 def _note_strength(state: State, orders: Orders) -> None:

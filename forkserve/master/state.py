@@ -61,7 +61,8 @@ class State:
         self.load_again = False  # one more Reload was wished for meanwhile
         self.wishes = 0  # how many reloads were ever wished for
         self.covered = 0  # wishes up to this number are met by the settings that were read last
-        self.answered = 0  # wishes up to this number have heard how it ended
+        self.unanswered: list[int] = []  # numbers of the wishes that have not heard how it ended
+        self.unsettled = False  # a reload may have left listeners open that nobody uses
         self.shut = False  # the doors
         self.drain_at = 0.0  # when a graceful stop stops accepting
         self.rollout: Rollout | None = None

@@ -180,7 +180,7 @@ class Supervisor:
     def _worker_ready(self, event: ev.WorkerReady, now: float) -> None:
         if record := self._state.records.staged_as(event.id, Stage.BOOTING):
             self._orders.say("info", "worker ready", record, boot_s=now - record.since)
-            record.enter(Stage.READY, now)
+            record.enter(Stage.READY, now, _deadline(now, self._state.policy.timeout_s) if record.stopped else 0.0)
             record.ready_at = now
             self._state.ever_ready = True
 
@@ -209,13 +209,14 @@ class Supervisor:
             self._orders.say("error", "worker too big", record, rss_mib=size, limit_mib=limit)
 
     def _worker_stopped(self, event: ev.WorkerStopped | ev.WorkerContinued, now: float) -> None:
-        record = self._state.records.staged_as(event.id, Stage.READY, Stage.RETIRING)
+        # A BOOTING one may have said READY before it was stopped, and the hands read signals first.
+        record = self._state.records.staged_as(event.id, Stage.BOOTING, Stage.READY, Stage.RETIRING)
         stopped = isinstance(event, ev.WorkerStopped)
         if record is None or record.stopped is stopped:
             return
         record.stopped = stopped
         self._orders.say("warning", "worker was stopped" if stopped else "worker continued", record)
-        if record.stage is Stage.READY:  # a RETIRING one has the grace already
+        if record.stage is Stage.READY:  # the others have a deadline already
             record.deadline = _deadline(now, self._state.policy.timeout_s) if stopped else 0.0
 
     def _worker_exited(self, event: ev.WorkerExited, now: float) -> None:
@@ -253,6 +254,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         self._state.wishes += 1
+        self._state.unanswered.append(self._state.wishes)
         if self._state.loading:
             self._state.load_again = True
             self._orders.say("info", "reload coalesced")
@@ -276,6 +278,7 @@ class Supervisor:
         state.last_issued += 1
         state.generation = state.last_issued
         state.rollout = Rollout(state.generation, now, _deadline(now, event.policy.reload_timeout_s), state.covered)
+        state.unsettled = True
         state.start_failures = 0
         state.trouble = Trouble()
         state.end_backoff()
