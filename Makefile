@@ -18,7 +18,7 @@ VENV := .venv/.installed
 
 .PHONY: help
 help: ## list the verbs
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r verb what; do printf '  make %-8s%s\n' "$$verb" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r verb what; do printf '  make %-11s%s\n' "$$verb" "$$what"; done
 
 .PHONY: serve
 serve: $(VENV) ## serve the built-in inspector on http://127.0.0.1:8000
@@ -27,6 +27,10 @@ serve: $(VENV) ## serve the built-in inspector on http://127.0.0.1:8000
 .PHONY: test
 test: $(VENV) ## run the tests; ARGS="-k reload -x" goes to pytest
 	$(PYTHON_OF_VENV) -m pytest $(ARGS)
+
+.PHONY: test-long
+test-long: $(VENV) ## the random lives of the mind at length: 10,000 orders of signals, not 300; takes minutes
+	FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py $(ARGS)
 
 .PHONY: check
 check: $(VENV) ## ruff, formatting, mypy --strict

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,39 +130,43 @@ def _reach_all_workers(case: Case, port: int) -> None:
 @contextmanager
 def _running(setup: Setup, server: Server, case: Case) -> Iterator[_Running]:
     """Start the server, wait for its first answer; at the end stop it and kill what is left of it."""
-    port = _free_port()
+    port = free_port()
     python = str(interpreter(server, setup.peers))
     command = [python, *server.arguments(port=port, workers=case.workers, app=case.app)]
     if setup.server_core is not None:
         command = ["taskset", "-c", str(setup.server_core), *command]
-    with tempfile.TemporaryFile() as log:
-        begun = time.monotonic()
-        process = subprocess.Popen(
-            command,
-            cwd=APPS,
-            env=_environment(setup, server),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            _await_answer(process.pid, port, case.path, begun + _START_S)
-            yield _Running(process.pid, port, time.monotonic() - begun)
-        except InvalidRunError as fault:
-            raise InvalidRunError(f"{fault}{_last_words(log)}") from fault
-        finally:
-            _end(process)
+    begun = time.monotonic()
+    with tempfile.TemporaryFile() as log, started(command, APPS, environment(setup.bytecode, server), log) as pid:
+        _await_answer(pid, port, case.path, begun + _START_S)
+        yield _Running(pid, port, time.monotonic() - begun)
 
 
-def _environment(setup: Setup, server: Server) -> dict[str, str]:
+@contextmanager
+def started(command: Sequence[str], folder: Path, env: Mapping[str, str], log: IO[bytes]) -> Iterator[int]:
+    """Start a server in a session of its own and give its pid; at the end stop it and kill what is left of it.
+
+    An InvalidRunError of the block gets the last line of the log.
+    """
+    process = subprocess.Popen(
+        command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        yield process.pid
+    except InvalidRunError as fault:
+        raise InvalidRunError(f"{fault}{_last_words(log)}") from fault
+    finally:
+        _end(process)
+
+
+def environment(bytecode: Path, server: Server) -> dict[str, str]:
     """Ours, cleaned of what would favour one server.
 
     Peers are installed with their bytecode and forkserve runs from its tree, which has none where writing it is
     switched off: it would compile itself at every start. So all servers use one cache, filled by the dropped round.
     """
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GUNICORN", "GRANIAN"))}
-    env["PYTHONPYCACHEPREFIX"] = str(setup.bytecode)
+    theirs = ("PYTHON", "FORKSERVE", "GUNICORN", "GRANIAN")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    env["PYTHONPYCACHEPREFIX"] = str(bytecode)
     if server.own:
         env["PYTHONPATH"] = str(HERE.parent)
     return env
@@ -170,7 +174,7 @@ def _environment(setup: Setup, server: Server) -> dict[str, str]:
 
 def _await_answer(pid: int, port: int, path: str, end: float) -> None:
     while (left := end - time.monotonic()) > 0:
-        if _has_ended(pid):
+        if has_ended(pid):
             raise InvalidRunError("the server ended before it answered")
         try:
             _get(port, path, left)
@@ -211,7 +215,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         os.close(handle)
 
 
-def _has_ended(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
+    """Whether a server that `started` gave has ended; its pid stays its own until the block is left."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
@@ -221,7 +226,8 @@ def _last_words(log: IO[bytes]) -> str:
     return f" (its last words: {lines[-1]})" if lines else ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from benchmarks.errors import InvalidRunError
 
 _CPU_CLOCK_OF_PROCESS = 2  # the kernel's CPUCLOCK_SCHED; the rest of the clock id is the inverted pid
+_ENDED = "ZXx"  # states of a process that is only an entry in its parent's list
 _QUIET_S = 0.02
 _QUIET_NS = 1_000_000  # at most 5 % of a core within _QUIET_S: nothing but idle ticks
 
@@ -22,7 +23,9 @@ class _Stat:
     """What /proc/PID/stat says, as far as it matters here."""
 
     pid: int
+    state: str
     parent: int
+    group: int
     faults_of_children: int  # page faults of children that were reaped: it grows with every one of them
     started: int  # clock ticks since boot; with the pid it names a process for good
 
@@ -38,6 +41,11 @@ class Usage:
 def pids(root: int) -> list[int]:
     """The living processes of the tree, the root first."""
     return [stat.pid for stat in _stats(root)]
+
+
+def group(leader: int) -> list[int]:
+    """The living processes of a process group, orphans included; the leader itself may have ended."""
+    return [stat.pid for stat in _everyone() if stat.group == leader and stat.state not in _ENDED]
 
 
 def usage(root: int) -> Usage:
@@ -94,11 +102,15 @@ def _pss_of(pid: int) -> int:
 
 
 def _stats(root: int) -> list[_Stat]:
-    everyone = [stat for name in os.listdir("/proc") if name.isdigit() and (stat := _stat(int(name)))]
+    everyone = _everyone()
     tree = [stat for stat in everyone if stat.pid == root]
     for parent in tree:  # grows while it is walked
         tree += [stat for stat in everyone if stat.parent == parent.pid]
     return tree
+
+
+def _everyone() -> list[_Stat]:
+    return [stat for name in os.listdir("/proc") if name.isdigit() and (stat := _stat(int(name)))]
 
 
 def _stat(pid: int) -> _Stat | None:
@@ -107,4 +119,4 @@ def _stat(pid: int) -> _Stat | None:
             words = file.read().rpartition(")")[2].split()  # the name in brackets may hold anything
     except OSError:
         return None  # ended since the folder was listed
-    return _Stat(pid, int(words[1]), int(words[8]), int(words[19]))
+    return _Stat(pid, words[0], int(words[1]), int(words[2]), int(words[8]), int(words[19]))

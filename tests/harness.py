@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable
 from http.client import HTTPConnection, HTTPResponse
@@ -24,6 +23,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+
+from tests.service_manager import NotifySocket
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 30.0  # a bound, not an expectation: machines that run tests are slow and shared
@@ -44,35 +45,12 @@ def wait_until(fact: Callable[[], Any], what: str = "", patience_s: float = PATI
         select.select([], [], [], 0.005)
 
 
-class NotifySocket:
-    """The service manager's end of sd_notify; listens all the time, for its queue is short (max_dgram_qlen)."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.heard: list[dict[str, str]] = []  # each datagram as its fields, in order
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._listening = threading.Thread(target=self._listen, daemon=True)
-        self._listening.start()
-
-    def _listen(self) -> None:
-        while datagram := self._socket.recv(65536):
-            self.heard.append(dict(line.split("=", 1) for line in datagram.decode().splitlines()))
-
-    def close(self) -> None:
-        """Hear what came until now, and no more."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
-            ours.sendto(b"", str(self.path))
-        self._listening.join()
-        self._socket.close()
-
-
 class Server:
     """A running forkserve. Keywords are settings; ``env`` and ``flags`` are added to its environment and command.
 
     ``bind`` replaces the socket that is handed in; the log says where it listens, see ``addresses``. ``launcher`` is
-    put before the command. ``expect`` holds pieces of the error lines that the test provokes. Without ``await_ready`` the
-    with statement only starts it: the test wants to see it fail, or to act before it is ready.
+    put before the command. ``expect`` holds pieces of the error lines that the test provokes. Without ``await_ready``
+    the with statement only starts it: the test wants to see it fail, or to act before it is ready.
     """
 
     def __init__(
@@ -133,7 +111,7 @@ class Server:
 
     def start(self) -> Self:
         """Start and return at once."""
-        self.output = (self.folder / "output").open("wb")
+        self.notify.forget()
         passed: dict[str, Any] = {}
         command = self.command
         if self._listener is not None:
@@ -142,10 +120,11 @@ class Server:
             command = ["bash", "-c", f"exec 3<&{fd} {fd}<&-; " + _LAUNCH if fd != 3 else _LAUNCH, "launch", *command]
             self.env["LISTEN_FDS"] = "1"
             passed["pass_fds"] = (fd,)
-        self.process = subprocess.Popen(
-            command, env=self.env, stdout=self.output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            cwd=self.folder, start_new_session=True, **passed,
-        )  # fmt: skip
+        with (self.folder / "output").open("ab") as output:
+            self.process = subprocess.Popen(
+                command, env=self.env, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                cwd=self.folder, start_new_session=True, **passed,
+            )  # fmt: skip
         if self._listener is not None:
             self._listener.close()
         return self
@@ -183,7 +162,6 @@ class Server:
         finally:
             self._kill_all()
             self.notify.close()
-            self.output.close()
             if kind is None:
                 shutil.rmtree(self.folder)
             else:
@@ -231,6 +209,10 @@ class Server:
         self.signal(signal.SIGTERM)
         return self.wait_exit()
 
+    def forget_pidfile(self) -> None:
+        """Remove what a master that was killed could not."""
+        self.pidfile.unlink()
+
     def tree(self) -> list[psutil.Process]:
         """The master and all its descendants that live."""
         try:
@@ -261,11 +243,25 @@ class Server:
                 pass
         return found
 
+    def workers_from(self, pids: list[int]) -> list[int]:
+        """Those of ``pids`` that still work."""
+        return [pid for pid in self.workers() if pid in pids]
+
+    def kill(self, worker: int) -> None:
+        """kill -9 a worker."""
+        assert worker in self.workers()
+        os.kill(worker, signal.SIGKILL)
+
     # asking what it said
 
     def heard(self, key: str) -> list[str]:
         """Every value that sd_notify gave for ``key``, in order."""
-        return [fields[key] for fields in self.notify.heard if key in fields]
+        return [fields[key] for fields in self.notify.heard() if key in fields]
+
+    def wait_status(self, beginning: str) -> str:
+        """Wait until the last STATUS begins like this, and return it; lines of the log come a moment earlier."""
+        wait_until(lambda: self.heard("STATUS")[-1:] and self.heard("STATUS")[-1].startswith(beginning), beginning)
+        return self.heard("STATUS")[-1]
 
     def log(self) -> str:
         """The error log so far."""
@@ -309,7 +305,11 @@ class Server:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(PATIENCE_S)
             name = address.removeprefix("unix:")
-            sock.connect("\0" + name[1:] if name.startswith("@") else str(self.folder / name))
+            try:
+                sock.connect("\0" + name[1:] if name.startswith("@") else str(self.folder / name))
+            except OSError:
+                sock.close()
+                raise
             return sock
         host, _, port = address.rpartition(":") if address else ("127.0.0.1", ":", str(self.port))
         sock = socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S)

@@ -15,7 +15,7 @@ def handed_in() -> tuple[Address, ...]:
     """Return the descriptors that were handed to this very process, as addresses; () if there are none."""
     count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
     os.environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not count.isdigit():
+    if pid != str(os.getpid()) or not count.isdecimal():
         return ()
     return tuple(Address(Family.FD, fd=fd) for fd in range(_FIRST_FD, _FIRST_FD + min(int(count), 1024)))
 

@@ -5,29 +5,26 @@ path is bound under a temporary name and renamed over, after a connect has shown
 unlinked at the end only while it is still ours (same device and inode).
 """
 
-import array
 import errno
 import os
 import socket
 import stat
 import struct
+from array import array
 from collections.abc import Iterable
 
 from forkserve.errors import BindError
 from forkserve.net.address import Address, Family
 from forkserve.typed import Struct
 
-# A classic BPF program (filter.txt of the kernel): load the byte of the TCP flags; SYN alone: drop; else keep all.
-_SO_ATTACH_FILTER = 26
-_DROP_REQUESTS = b"".join(
-    struct.pack("HBBI", code, if_true, if_false, value)
-    for code, if_true, if_false, value in (
-        (0x30, 0, 0, 13),  # ldb [13]
-        (0x54, 0, 0, 0x12),  # and #SYN|ACK
-        (0x15, 0, 1, 0x02),  # jeq #SYN, next, skip one
-        (0x06, 0, 0, 0),  # ret #0
-        (0x06, 0, 0, 0xFFFFFFFF),  # ret #-1
-    )
+_SO_ATTACH_FILTER = 26  # socket(7); the socket module does not name it
+# Classic BPF on the TCP header, which such a filter sees first: (code, jump if true, jump if false, value).
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load the byte of flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone, the first of a handshake: go on, else skip one
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # take: a handshake that has begun ends well
 )
 
 
@@ -51,25 +48,20 @@ class Listener(Struct):
         return (f"[{host}]" if ":" in host else host), str(place[1])
 
     def shut(self) -> None:
-        """Let no new connection in, while those that are queued can still be accepted; for the end of the service.
+        """Let nobody new in; who is queued can still be served. The last close would reset what came in between.
 
-        TCP: a filter drops connection requests; their clients ask again, and meet the next instance or a closed port.
-        So the close, which resets what is queued, finds nothing there. A unix path is unlinked. What was handed in is
-        left as it is: its owner holds it open, so nothing that is queued is lost, and a filter would outlive us.
+        TCP: new handshakes are dropped, so that their clients try again in a second and are refused. unix: the path
+        goes. A socket that was handed in stays as it is: its giver keeps it, and the queue, for the next instance.
         """
-        if self.address.family is Family.FD:
-            return
         if self.address.family is Family.UNIX:
             self._unlink()
         elif self.address.is_tcp:
-            program = array.array("B", _DROP_REQUESTS)
-            place, _ = program.buffer_info()
+            program = array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN))
             try:
-                self.socket.setsockopt(
-                    socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_REQUESTS) // 8, place)
-                )
+                pointer = struct.pack("HP", len(_DROP_SYN), program.buffer_info()[0])
+                self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
             except OSError:
-                pass  # a kernel without filters: the last few may meet a reset
+                pass  # a kernel without filters: then the last ones are reset
 
     def close(self, *, unlink: bool = False) -> None:
         """Close it; ``unlink``: the master is done with it, so its path goes too if it is still ours."""
@@ -189,10 +181,12 @@ def _refuse_foreign(path: str) -> None:
 def _adopt(address: Address) -> Listener:
     """Take over a listening socket that was handed in as a file descriptor."""
     try:
-        sock = socket.socket(fileno=os.dup(address.fd))
-    except OSError as error:
-        what = "no such descriptor is open" if error.errno == errno.EBADF else "it is not a socket"
-        raise OSError(errno.EBADF, f"{what}; hand in a listening socket") from None
+        mode = os.fstat(address.fd).st_mode
+    except OSError:
+        raise OSError(errno.EBADF, "no such descriptor is open; hand in a listening socket") from None
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.ENOTSOCK, "it is not a socket; hand in a listening socket")
+    sock = socket.socket(fileno=os.dup(address.fd))
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.close()
         raise OSError(errno.EINVAL, "the socket does not listen; hand in a listening socket")

@@ -113,12 +113,11 @@ class Decoder:
             self._measure_progress(len(data))
         try:
             self._feed_parser(data)
+            return
         except httptools.HttpParserUpgrade as upgrade:
             rest = memoryview(data)[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self._failed(error, data)
-            return
-        else:
             return
         # Outside the handler: in it, llhttp's next error would have this upgrade for its context, not its cause.
         self._after_upgrade(rest)
@@ -246,13 +245,12 @@ class Decoder:
     def _read_target(self, target: str) -> None:
         """Read a target that is encoded, absolute, `*` or an authority: RFC 9112 section 3.2."""
         environ = self._environ
-        method = environ["REQUEST_METHOD"]
         environ["RAW_URI"] = environ["REQUEST_URI"] = target
         if "#" in target:
             raise Refused(BAD_REQUEST, "a fragment in the target")
         path = target
         if target == "*":
-            if method != "OPTIONS":
+            if environ["REQUEST_METHOD"] != "OPTIONS":
                 raise Refused(BAD_REQUEST, "* is for OPTIONS only")
         elif target[0] != "/":
             absolute = _ABSOLUTE.fullmatch(target)

@@ -111,7 +111,7 @@ class Loop:
         connections = self.connections
         readers = self.readers
         poll = self.epoll.poll
-        while not self._retiring or connections:
+        while not self._retiring or connections or self._take_last():
             for fd, events in poll(_SWEEP_S if connections else self._patience_s()):
                 reader = readers.get(fd)
                 if events == EPOLLIN and reader is not None:
@@ -166,8 +166,8 @@ class Loop:
         self.keep_alive = False
         self._show("retiring")
         self._sweep_at = now = monotonic()
+        self._draining = drain
         if drain:
-            self._draining = True
             self._take_queued()
             for connection in self.connections.values():
                 if connection.state is State.IDLE:
@@ -236,6 +236,12 @@ class Loop:
         for fd in self._listeners:
             while self._accept(fd):
                 pass
+
+    def _take_last(self) -> bool:
+        """When all is finished and the service stops: look whether a handshake has ended since the door was shut."""
+        if self._draining:
+            self._take_queued()
+        return bool(self.connections)
 
     def _pause_accepting(self, error: OSError) -> None:
         """Stop for a moment instead of spinning on a queue that cannot be taken from."""

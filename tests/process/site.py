@@ -1,5 +1,6 @@
 """An app that does what its path says, faults included: GET /sleep?3, /exit?0, /gate?FIFO, /environ."""
 
+import itertools
 import json
 import os
 import signal
@@ -29,6 +30,10 @@ def _sleep(environ: Environ, query: str) -> object:
 def _busy(environ: Environ, query: str) -> object:
     while True:
         pass
+
+
+def _gil(environ: Environ, query: str) -> object:
+    return any(itertools.repeat(False))  # for ever in C, which keeps the GIL and looks at no signal
 
 
 def _stop(environ: Environ, query: str) -> object:
@@ -67,6 +72,7 @@ _PAGES: dict[str, Callable[[Environ, str], object]] = {
     "/gate": _gate,
     "/sleep": _sleep,
     "/busy": _busy,
+    "/gil": _gil,
     "/stop": _stop,
     "/exit": _exit,
     "/environ": _environ,

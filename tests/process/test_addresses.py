@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -149,9 +150,11 @@ _UNPRIVILEGED = (
         ("fd://0", "it is not a socket"),
     ],
 )
-def test_address_that_cannot_be_had_is_one_line_and_leaves_nothing(bind: object, why: str) -> None:
+def test_address_that_cannot_be_had_is_one_line_and_leaves_nothing(
+    bind: str | Callable[[Path], tuple[str, socket.socket | None]], why: str
+) -> None:
     s = Server(app=SITE, bind=["unix:good.sock", ABSTRACT], launcher=_UNPRIVILEGED, await_ready=False)
-    wanted, holder = bind(s.folder) if callable(bind) else (bind, None)
+    wanted, holder = (bind, None) if isinstance(bind, str) else bind(s.folder)
     s.command[-1:-1] = ["--bind", wanted]
     before = {entry.name for entry in s.folder.rglob("*")}
     with s:

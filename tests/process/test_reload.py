@@ -75,7 +75,7 @@ def test_promise_03_nobody_is_asked_to_leave_while_new_code_still_boots() -> Non
         assert set(old) < set(s.workers())
         assert {s.get().text for _ in range(10)} == {"old 1 0"}
         assert s.lines("retiring worker") == []
-        assert s.heard("STATUS")[-1] == "reloading to generation 2"
+        s.wait_status("reloading to generation 2")
         s.write_app(answers("new"))  # for the second worker, which would find nobody at the gate
         gate.open()
         s.wait_line("reload done")
@@ -98,23 +98,25 @@ def test_promise_04_request_in_flight_outlives_the_reload() -> None:
 
 
 def test_idle_kept_connection_is_served_once_more_and_then_led_away() -> None:
-    with Server(app="tests.process.site:app", workers=1) as s, s.connect() as sock:
-        sock.sendall(one_request("/pid", close=False))
-        assert b"Connection: close" not in sock.recv(65536)
-        s.signal(signal.SIGHUP)
-        s.wait_line("retiring worker")
-        sock.sendall(one_request("/pid", close=False))
-        answer = sock.recv(65536)
-        assert answer.startswith(b"HTTP/1.1 200")
-        assert b"\r\nConnection: close\r\n" in answer
-        assert sock.recv(65536) == b""
+    with Server(app="tests.process.site:app", workers=1) as s:
+        with s.connect() as sock:
+            sock.sendall(one_request("/pid", close=False))
+            assert b"Connection: close" not in sock.recv(65536)
+            s.signal(signal.SIGHUP)
+            s.wait_line("retiring worker")
+            sock.sendall(one_request("/pid", close=False))
+            answer = sock.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"\r\nConnection: close\r\n" in answer
+            assert sock.recv(65536) == b""
         s.wait_line("reload done")
 
 
 def test_half_a_head_sent_before_the_reload_is_answered_after_it() -> None:
     with Server(app="tests.process.site:app", workers=1) as s, s.connect() as sock:
         sock.sendall(b"GET /pid HTTP/1.1\r\nHo")
-        wait_until(lambda: _sockets(s.workers()[0]) > _sockets_idle(s), "the accept")
+        [worker] = s.workers()
+        wait_until(lambda: _sockets(worker) == 3, "the accept")  # after the listener and the channel
         s.signal(signal.SIGHUP)
         s.wait_line("retiring worker")
         sock.sendall(b"st: x\r\n\r\n")
@@ -124,10 +126,6 @@ def test_half_a_head_sent_before_the_reload_is_answered_after_it() -> None:
 def _sockets(pid: int) -> int:
     links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
     return sum(link.startswith("socket:") for link in links)
-
-
-def _sockets_idle(s: Server) -> int:
-    return 2  # the listener and the channel
 
 
 def test_storm_of_reloads_converges_on_the_last_code() -> None:

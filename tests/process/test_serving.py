@@ -8,4 +8,4 @@ def test_ready_is_said_when_workers_serve_and_requests_are_answered() -> None:
         answer = s.get("/hello?x=1")
         assert (answer.status, answer.text) == (200, "GET /hello?x=1\n")
         assert len(s.workers()) == 2
-        assert s.heard("STATUS")[-1] == "generation 1, 2 workers"
+        s.wait_status("generation 1, 2 workers")

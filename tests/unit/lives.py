@@ -100,8 +100,6 @@ def served(policy: ev.Policy) -> World:
 def live(world: World, life: Life) -> None:
     for step, turn, pause_s in life:
         world.now += pause_s
-        if pause_s:
-            world.tell(ev.Ticked())
         happen(world, step, turn)
 
 

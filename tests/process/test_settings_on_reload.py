@@ -1,0 +1,70 @@
+"""Settings are read anew at each reload: what applies does, and what needs a restart is said to."""
+
+import signal
+
+from tests.harness import Server, wait_until
+from tests.process.tools import one_request, title
+
+SITE = "tests.process.site:app"
+
+
+def test_changed_settings_apply_to_the_new_workers() -> None:
+    with Server(app=SITE, workers=None, config="workers = 1\nkeepalive = 60\nproc_name = 'a'\n") as s:
+        with s.connect() as sock:
+            sock.sendall(one_request("/pid", close=False))
+            assert b"Connection: close" not in sock.recv(65536)
+        s.config.write_text("workers = 3\nkeepalive = 0\nproc_name = 'b'\n")
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done gen=2 workers=3")
+        assert s.exchange(one_request("/pid", close=False)).count(b"\r\nConnection: close\r\n") == 1
+        wait_until(lambda: title(s.pid) == "forkserve: master [b] gen=2", "the new name")
+        assert all(" [b] gen=2 " in title(pid) for pid in s.workers())
+        assert 'old=1 new=3 applies_to="new workers"' in s.wait_line("setting changed name=workers")
+        assert s.lines("setting changed name=keepalive")
+
+
+def test_changed_bind_is_said_to_need_a_restart() -> None:
+    with Server(app=SITE, config="bind = 'unix:a.sock'\n", bind=["127.0.0.1:0"]) as s:
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done")
+        assert s.lines("setting changed") == [], "the flag wins, nothing changed"
+    s = Server(app=SITE, config="", pidfile=None)
+    s.config.write_text("bind = 'unix:a.sock'\n")
+    s.expect = ["socket handed in is not used"]
+    with s:
+        s.config.write_text("bind = ['unix:a.sock', 'unix:b.sock']\n")
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done")
+        assert 'applies_to="the next start"' in s.wait_line("setting changed name=bind")
+        assert s.get_at("unix:a.sock", "/pid").json[1] == 2
+        assert not (s.folder / "b.sock").exists()
+
+
+def test_fewer_workers_in_the_file_win_over_ttin() -> None:
+    with Server(app=SITE, workers=None, config="workers = 2\n") as s:
+        s.signal(signal.SIGTTIN)
+        s.wait_line("worker ready", count=3)
+        s.config.write_text("workers = 1\n")
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done gen=2 workers=1")
+        assert len(s.workers()) == 1
+
+
+def test_changed_error_log_takes_over_master_and_workers() -> None:
+    with Server(app=SITE, errorlog=None, workers=1, config="errorlog = 'error.log'\n") as s:
+        s.config.write_text("errorlog = 'other.log'\n")
+        s.signal(signal.SIGHUP)
+        other = s.folder / "other.log"
+        wait_until(lambda: other.exists() and "reload done" in other.read_text(), "the other log")
+        assert s.get("/pid").json[1] == 2
+        s.config.write_text("errorlog = 'no/such/folder/log'\n")
+        s.signal(signal.SIGHUP)
+        wait_until(lambda: "reload rejected" in other.read_text(), "the refusal")
+        assert s.get("/pid").json[1] == 2
+
+
+def test_value_from_a_flag_stays_above_the_files() -> None:
+    with Server(app=SITE, flags=["--workers", "2"], workers=None, config="workers = 5\n") as s:
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done gen=2 workers=2")
+        assert len(s.workers()) == 2

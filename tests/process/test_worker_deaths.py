@@ -1,0 +1,136 @@
+"""Workers come and go: TTIN and TTOU, kill -9, exits nobody asked for, a TERM for one of them, crash loops."""
+
+import os
+import re
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.harness import Server, wait_until
+from tests.process.load import Load
+from tests.process.tools import Gate, answers, one_request
+
+SITE = "tests.process.site:app"
+
+
+def test_ttin_and_ttou_change_the_number_of_workers_and_one_always_stays() -> None:
+    with Server(app=SITE, workers=1) as s:
+        s.signal(signal.SIGTTIN)
+        s.wait_line("scaled size=2")
+        s.signal(signal.SIGTTIN)
+        s.wait_line("worker ready", count=3)
+        assert len(s.workers()) == 3
+        s.wait_status("generation 1, 3 workers")
+        for number, size in enumerate((2, 1, 1, 1), start=3):
+            s.signal(signal.SIGTTOU)
+            assert s.wait_line("scaled size=", count=number).endswith(f"size={size}")
+        wait_until(lambda: len(s.workers()) == 1, "one worker")
+        assert s.get("/pid").status == 200
+        s.wait_status("generation 1, 1 worker")
+
+
+def test_scaled_size_survives_a_reload() -> None:
+    with Server(app=SITE, workers=1, config="keepalive = 5\n") as s:
+        s.signal(signal.SIGTTIN)
+        wait_until(lambda: len(s.workers()) == 2, "two workers")
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done gen=2 workers=2")
+        assert len(s.workers()) == 2
+
+
+def _killed(s: Server) -> None:
+    s.kill(s.workers()[0])
+
+
+def _exit_0(s: Server) -> None:
+    assert s.exchange(one_request("/exit?0")) == b""
+
+
+def _exit_7(s: Server) -> None:
+    assert s.exchange(one_request("/exit?7")) == b""
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        (_killed, '"killed by signal 9, not sent by us; possibly out of memory"'),
+        (_exit_0, '"exit code 0"'),
+        (_exit_7, '"exit code 7"'),
+    ],
+)
+def test_worker_that_dies_is_replaced_and_the_log_says_who_did_it(end: Callable[[Server], None], cause: str) -> None:
+    with Server(app=SITE, workers=2, expect=["worker exited"]) as s:
+        old = s.workers()
+        end(s)
+        assert f"cause={cause}" in s.wait_line("[error] worker exited")
+        wait_until(lambda: len(s.lines("worker ready")) == 3 and len(s.workers()) == 2, "the replacement")
+        assert len(set(s.workers()) & set(old)) == 1
+        assert s.get("/pid").status == 200
+
+
+# A worker that leaves in its first two seconds counts as one that fails, whatever its reason.
+SOON = ["worker exited", "degraded"]
+
+
+def test_worker_that_gets_term_itself_finishes_its_request_and_is_replaced() -> None:
+    with Server(app=SITE, workers=1, expect=SOON) as s, Gate(s) as gate, s.connect() as sock:
+        sock.sendall(one_request(gate.path))
+        gate.wait_entered()
+        [old] = s.workers()
+        os.kill(old, signal.SIGTERM)
+        gate.open()
+        assert b'"through"' in sock.recv(65536)
+        assert "cause=SIGTERM" in s.wait_line("worker retired itself")
+        wait_until(lambda: s.workers() and old not in s.workers(), "the replacement")
+        assert s.get("/pid").json[0] != old
+
+
+def test_app_that_raises_system_exit_ends_its_worker_after_the_answer() -> None:
+    s = Server(app="fresh_app:app", workers=1, expect=["app raised", *SOON])
+    s.write_app("import sys\ndef app(environ, start_response):\n    sys.exit(0)\n")
+    with s:
+        [old] = s.workers()
+        assert s.get().status == 500
+        s.wait_line("worker retired itself")
+        wait_until(lambda: s.workers() and old not in s.workers(), "the replacement")
+
+
+def test_promise_06_crash_loop_backs_off_and_recovers() -> None:
+    s = Server(app="fresh_app:app", workers=2, expect=["worker exited", "worker could not boot", "degraded"])
+    s.write_app(answers("good"))
+    with s:
+        before = len(s.log().splitlines())
+        s.write_app(
+            "import os, threading\nthreading.Timer(0.05, os._exit, [1]).start()\n" + answers("sick"),
+        )
+        s.kill(s.workers()[0])
+        s.wait_line("as soon as it was ready", count=1)
+        wait_until(lambda: len(_pauses(s)) >= 3, "three pauses")
+        first, second, third = _pauses(s)[:3]
+        assert first < second < third
+        said = s.log_from(before).splitlines()
+        assert len([line for line in said if "worker forked" in line]) <= 8, "bounded spawns"
+        assert len(said) <= 50, "bounded lines"
+        s.wait_status("generation 1 degraded, ")
+        s.write_app(answers("good"))  # in the pause, in which the old worker is alone
+        s.wait_line("full strength again", count=len(s.lines("full strength again")) + 1)
+        s.wait_status("generation 1, 2 workers")
+
+
+def _pauses(s: Server) -> list[float]:
+    return [float(found) for found in re.findall(r"retry_s=([\d.]+)", s.log())]
+
+
+def test_siblings_serve_while_workers_die() -> None:
+    s = Server(app="fresh_app:app", workers=2, expect=["worker exited", "degraded"])
+    s.write_app(answers("hello"))
+    with s, Load(s) as load:
+        for number in range(2):
+            idle = s.workers()[0]
+            s.kill(idle)
+            s.wait_line("not sent by us", count=number + 1)
+            s.wait_line("worker ready", count=3 + number)
+        served = load.total
+        wait_until(lambda: load.total > served, "one more answer")
+    assert len(load.failures) <= 2 * 4, "only what the dead worker held can be lost"
