@@ -8,6 +8,7 @@ Knows nothing of processes and drills.
 
 import errno
 import itertools
+import math
 import os
 import re
 import select
@@ -147,10 +148,8 @@ class Load:
             self._give_up(now)
             if ask is None and not self._open:
                 break
-            moments = [exchange.entry.due + self._timeout_s for exchange in self._oldest()]
-            moments += [began + ask.due_s] if ask is not None else []
-            wait_s = min(moments) - time.monotonic()
-            for fd, _ in self._epoll.poll(max(0.0, min(wait_s, _LONGEST_WAIT_S))):
+            moment = self._deadline() if ask is None else min(self._deadline(), began + ask.due_s)
+            for fd, _ in self._epoll.poll(max(0.0, min(moment - time.monotonic(), _LONGEST_WAIT_S))):
                 self._move(self._open[fd])
 
     def _begin(self, entry: Entry) -> None:
@@ -172,14 +171,12 @@ class Load:
         return _socket()
 
     def _give_up(self, now: float) -> None:
-        for oldest in self._oldest():
-            if now < oldest.entry.due + self._timeout_s:
-                break
-            self._end(oldest, Outcome.TIMEOUT)
+        while self._deadline() <= now:
+            self._end(next(iter(self._open.values())), Outcome.TIMEOUT)
 
-    def _oldest(self) -> list[_Exchange]:
-        """The exchange that was due first, as a list of one, or none."""
-        return list(itertools.islice(self._open.values(), 1))
+    def _deadline(self) -> float:
+        """When the request that was due first is given up."""
+        return next((exchange.entry.due + self._timeout_s for exchange in self._open.values()), math.inf)
 
     def _move(self, exchange: _Exchange) -> None:
         """Do what the socket is ready for."""
