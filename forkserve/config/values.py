@@ -109,7 +109,7 @@ def write(declared: Declared, value: Any) -> object:
         case Kind.ADDRESSES:
             return list(value)
         case Kind.SHARE:
-            return int(value) if value.isdigit() else value
+            return int(value) if str(value).isdigit() else value
         case _:
             return value
 

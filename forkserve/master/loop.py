@@ -20,6 +20,7 @@ from forkserve.errors import ExitCode, ForkserveError, SettingsError
 from forkserve.log import log
 from forkserve.master import actions as act
 from forkserve.master import events as ev
+from forkserve.master import process
 from forkserve.master.children import Child, Children
 from forkserve.master.control import Control
 from forkserve.master.doors import Doors
@@ -75,6 +76,7 @@ class Master:
     def run(self) -> int:
         """Serve until told to stop; returns the exit code. Raises ForkserveError for what fails before serving."""
         settings = self._resolved.settings
+        process.fill_standard_descriptors()
         signals.normalise()
         self._wakeup = signals.Wakeup(signals.MASTER)
         self._notifier = Notifier.from_environment()
@@ -84,7 +86,10 @@ class Master:
         self._pidfile = Pidfile(settings.pidfile) if settings.pidfile else None
         try:
             log.info("forkserve started", version=__version__, app=settings.app, workers=settings.workers)
-            self._listeners = self._doors.prepare(self._wanted(self._resolved), settings.backlog)
+            wanted = self._wanted(self._resolved)
+            self._listeners = self._doors.prepare(wanted, settings.backlog)
+            for unwanted in inherit.close_unwanted(self._handed, wanted):
+                log.warning("socket handed in is not used; closed", address=unwanted, instead=", ".join(settings.bind))
             self._live(settings)
         finally:
             self._doors.close()

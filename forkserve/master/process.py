@@ -31,6 +31,16 @@ class Continued(Struct, frozen=True):
     """Running again."""
 
 
+def fill_standard_descriptors() -> None:
+    """Open /dev/null where 0, 1 or 2 were closed by whoever started us: else a socket of ours would get that number,
+    and what is printed would go to it."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
 def fork(child: Callable[[], int], leave_behind: Iterable[Callable[[], None]]) -> int:
     """Fork; in the child close by ``leave_behind`` what is the master's and call ``child`` for the exit code.
 

@@ -230,7 +230,9 @@ class Supervisor:
         told = record.explained or record.counted  # one error line for one failure
         expected = told or record.asked or record.stage is Stage.RETIRING
         pause_s = None
-        if record.failed(now):
+        # Who said that it leaves, and left in peace, did not crash, however young it was.
+        peaceful = record.stage is Stage.RETIRING and record.ready_at is not None and not (event.code or event.signal)
+        if record.failed(now) and not peaceful:
             moment = "before it was ready" if record.ready_at is None else "as soon as it was ready"
             error = "" if record.explained else f"worker exited {moment}: {cause}"
             pause_s = self._state.count_failure(record, now, error)

@@ -30,6 +30,7 @@ from forkserve.wsgi.response import Response
 
 _BUFFER_BYTES = 64 * 1024
 _SWEEP_S = 1.0
+_FEW = 16
 _SHOW_S = 1.0
 _LONGEST_WAIT_S = 86400.0  # epoll_wait counts milliseconds in an int
 # While the service stops, an idle connection this young is not cut: its next request may be on its way.
@@ -161,8 +162,8 @@ class Loop:
         In a reload idle connections stay for their next request, answered with Connection: close, or until the
         keep-alive time-out that their client expects anyway: none is cut short. A stop does not wait that long.
         """
-        self._close_door()
         self._retiring = True
+        self._close_door()
         self.keep_alive = False
         self._show("retiring")
         self._sweep_at = now = monotonic()
@@ -233,8 +234,10 @@ class Loop:
         return True
 
     def _take_queued(self) -> None:
+        """Accept what is queued now; a worker that is merely full takes no more than a few beyond its limit."""
+        most = float("inf") if self._retiring else self._most_connections + _FEW
         for fd in self._listeners:
-            while self._accept(fd):
+            while len(self.connections) < most and self._accept(fd):
                 pass
 
     def _take_last(self) -> bool:
