@@ -6,6 +6,7 @@ from forkserve.config.settings import Settings
 from forkserve.net.listener import Listener
 from forkserve.typed import Struct
 from forkserve.unix.channel import Channel
+from forkserve.unix.orphan import Lifeline
 from forkserve.unix.scoreboard import Row
 
 
@@ -18,6 +19,7 @@ class Birth(Struct, frozen=True):
     listeners: tuple[Listener, ...]
     channel: Channel
     row: Row
+    lifeline: Lifeline
 
 
 # Becomes the child: called in it once, with every signal blocked; what it returns is the exit code.

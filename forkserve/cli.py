@@ -27,6 +27,7 @@ _METAVARS = {
     Kind.DURATION: "TIME",
     Kind.SIZE: "SIZE",
     Kind.CHOICE: "WORD",
+    Kind.SHARE: "INT|PERCENT",
     Kind.APP: "APP",
     Kind.ADDRESSES: "ADDRESS",
 }
@@ -165,38 +166,21 @@ def _show_version(ctx: click.Context, param: click.Parameter, is_given: bool) ->
 
 def _load_app(settings: Settings) -> int:
     """In the child: load the app, tell what is wrong with it, return what to exit with."""
-    from forkserve.wsgi.app import load_app
+    from forkserve.wsgi.app import load_app, user_traceback
 
     gc.enable()
     try:
         load_app(settings.app, settings.chdir)
     except ForkserveError as error:
         if isinstance(error, AppImportError):
-            _show_traceback(error.__cause__ or error)
+            _write(2, user_traceback(error.__cause__ or error))
         _complain(str(error))
         return error.exit_code
     except BaseException as error:  # SystemExit too: whatever the app raised, it is no app that can serve
-        _show_traceback(error)
+        _write(2, user_traceback(error))
         _complain(f"app = {values.show(settings.app)}: raised {type(error).__name__} while it was loaded")
         return ExitCode.APP_IMPORT
     return ExitCode.OK
-
-
-def _show_traceback(error: BaseException) -> None:
-    """Print a traceback that begins in the user's code."""
-    import traceback
-
-    package, library = os.path.dirname(os.path.abspath(__file__)), os.path.dirname(os.__file__)
-    machinery = ("<frozen importlib", f"{library}/importlib/")
-    above = (*machinery, f"{package}/cli.py", f"{package}/wsgi/")
-    told = traceback.TracebackException.from_exception(error)
-    frames = list(told.stack)
-    while frames and frames[0].filename.startswith(above):
-        frames.pop(0)
-    if not frames and not isinstance(error, SyntaxError):
-        return  # no such module, or a factory that was called wrongly: the line that follows says it all
-    told.stack = traceback.StackSummary.from_list([f for f in frames if not f.filename.startswith(machinery)])
-    _write(2, "".join(told.format()))
 
 
 def _wait(pid: int, timeout_s: float) -> int | None:

@@ -79,6 +79,8 @@ class LogFile:
 
     def open(self, path: str) -> None:
         """Append to ``path`` from now on; ``-`` is the standard stream. OSError leaves all as it was."""
+        if path != "-":
+            path = os.path.abspath(path)  # whoever opens it anew later may stand in another folder
         fd = self._standard_fd if path == "-" else os.open(path, _APPENDING, 0o644)
         if self.fd != self._standard_fd:
             # The number stays the same, so that whoever was told it (faulthandler) writes to the new file.
@@ -123,8 +125,8 @@ class ErrorLog:
 
     def setup(self, path: str, level: str) -> None:
         """Write to ``path`` what is at least as severe as ``level``. Raises OSError."""
-        self.level = LEVELS[level]
         self.file.open(path)
+        self.level = LEVELS[level]
 
     def say(self, level: str, sentence: str, fields: Mapping[str, object], detail: str = "") -> None:
         """Write one line; ``detail`` (a traceback) follows on lines of its own, indented."""

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-__all__ = ["Codec", "Struct", "replaced"]
+__all__ = ["Codec", "Struct", "from_json", "replaced", "to_json"]
 
 T = TypeVar("T")
 
@@ -38,3 +38,16 @@ class Codec(Generic[T]):
 def replaced(record: T, **changes: Any) -> T:
     """Return a copy of a record with some fields changed."""
     return msgspec.structs.replace(record, **changes)  # type: ignore[type-var]  # T is a Struct
+
+
+def to_json(thing: Any) -> bytes:
+    """Spell plain data as JSON on one line."""
+    return msgspec.json.encode(thing)
+
+
+def from_json(raw: bytes) -> Any:
+    """Read JSON; None for what is none."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

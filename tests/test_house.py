@@ -29,16 +29,23 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocol": ("protocol", "errors"),
     "wsgi": ("wsgi", "protocol", "config.appspec", "config.settings", "log", "errors"),
     # The seam: what the master hands to a child whose code it does not know.
-    "birth": ("config.settings", "net.listener", "unix.channel", "unix.scoreboard", "typed"),
+    "birth": ("config.settings", "net.listener", "unix.channel", "unix.orphan", "unix.scoreboard", "typed"),
     "worker": ("worker", "wsgi", "protocol", "unix", "net", "config.settings", "accesslog", "log", "birth", "errors"),
+    "worker.fatigue": ("config.settings", "config.values", "unix.usage"),
     # The mind.
     "master": ("master", "errors", "typed"),
     # The hands. Neither knows a worker, an app or a protocol: cli gives them a callable that becomes the child.
     "master.loop": ("master", "unix", "net", "config", "birth", "log", "errors", "typed"),
-    "master.process": ("unix.signals", "log", "errors"),
+    "master.process": ("unix.signals", "log", "errors", "typed"),
+    "master.children": ("master", "unix", "net.listener", "config.settings", "birth", "log", "typed"),
+    "master.doors": ("net", "log"),
+    "master.control": ("net", "log", "errors", "typed"),
+    "master.status": ("master", "net.listener", "unix.scoreboard", "config.settings"),
+    "master.verbs": ("master",),
     "cli": ("config", "master.loop", "worker.main", "wsgi.app", "errors"),
     "__main__": ("cli",),
-    "ops": ("ops",),
+    # Programs of their own, which speak to a master.
+    "ops": ("ops", "log", "errors", "typed"),
 }
 
 # Each library has one door; whoever needs it asks there.

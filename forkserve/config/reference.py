@@ -39,10 +39,11 @@ _TYPES = {
     Kind.DURATION: "duration",
     Kind.SIZE: "size",
     Kind.CHOICE: "one of",
+    Kind.SHARE: "whole number, or percentage",
     Kind.APP: "app",
     Kind.ADDRESSES: "address, or list of addresses",
 }
-_EFFECTS = {Effect.RELOAD: "reload", Effect.UPGRADE: "upgrade"}
+_EFFECTS = {Effect.NOW: "reload, at once", Effect.RELOAD: "reload, with new workers", Effect.UPGRADE: "upgrade"}
 
 
 def render() -> str:

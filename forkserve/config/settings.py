@@ -21,6 +21,7 @@ class Kind(Enum):
     DURATION = "duration"  # seconds as a float; written 30, 0.5, "30s", "2m", "1h"
     SIZE = "size"  # bytes as an int; written 1048576, "16MiB", "64kB"
     CHOICE = "choice"
+    SHARE = "share"  # kept as text: a number, or a part of another setting's value; written 2 or "25%"
     APP = "app"
     ADDRESSES = "addresses"  # written "127.0.0.1:8000" or a list of such
 
@@ -28,6 +29,7 @@ class Kind(Enum):
 class Effect(Enum):
     """When a changed value takes effect."""
 
+    NOW = "now"  # HUP: the master goes by it at once
     RELOAD = "reload"  # HUP: new workers have it
     UPGRADE = "upgrade"  # only a new master has it
 
@@ -98,18 +100,18 @@ class Settings(Struct, frozen=True, kw_only=True):
         "Where to listen: `HOST:PORT`, `:PORT`, `[::1]:PORT`, `unix:PATH`, `unix:@name` (abstract) or `fd://N`"
         " (a listening socket that was handed in). May be given several times. `PORT` stands for `0.0.0.0:$PORT`."
         " Where a service manager hands in sockets (LISTEN_FDS), those are the default.",
-        effect=Effect.UPGRADE, flags=("-b", "--bind"), variables=("PORT",), metavar="ADDRESS",
+        flags=("-b", "--bind"), variables=("PORT",), metavar="ADDRESS",
     )  # fmt: skip
     backlog: int = _set(
         2048, Kind.INTEGER, "Sockets",
         "How many connections may wait in the accept queue of each address; the kernel's somaxconn caps it.",
-        effect=Effect.UPGRADE, minimum=1, maximum=65535,
+        minimum=1, maximum=65535, effect=Effect.NOW,
     )  # fmt: skip
 
     workers: int = _set(
         1, Kind.INTEGER, "Workers",
         "How many workers serve. TTIN and TTOU change it while running.",
-        flags=("-w", "--workers"), variables=("WEB_CONCURRENCY",), minimum=1, maximum=1024,
+        flags=("-w", "--workers"), variables=("WEB_CONCURRENCY",), minimum=1, maximum=1024, effect=Effect.NOW,
     )  # fmt: skip
     worker_class: str = _set(
         "sync", Kind.CHOICE, "Workers",
@@ -130,24 +132,61 @@ class Settings(Struct, frozen=True, kw_only=True):
     graceful_timeout: float = _set(
         30.0, Kind.DURATION, "Workers",
         "The grace: how long a retiring worker may take to finish its requests before it is killed.", minimum=0,
+        effect=Effect.NOW,
+    )  # fmt: skip
+    drain_delay: float = _set(
+        0.0, Kind.DURATION, "Workers",
+        "How long a graceful stop goes on accepting before it drains: the time that a load balancer takes to notice.",
+        minimum=0, effect=Effect.NOW,
     )  # fmt: skip
     boot_timeout: float = _set(
         60.0, Kind.DURATION, "Workers",
         "How long a worker may take from its fork until it is ready to serve. 0: for ever.", minimum=0,
+        effect=Effect.NOW,
     )  # fmt: skip
 
-    reload_surge: int = _set(
-        1, Kind.INTEGER, "Reload",
-        "How many workers beyond `workers` may live while others are being replaced.", minimum=1, maximum=1024,
+    reload_surge: str = _set(
+        "1", Kind.SHARE, "Reload",
+        "How many workers beyond `workers` may live while others are being replaced; or that part of them, rounded up.",
+        minimum=1, maximum=1024, effect=Effect.NOW,
     )  # fmt: skip
     reload_retries: int = _set(
         2, Kind.INTEGER, "Reload",
         "How many more times a new generation may try to boot before the reload is given up and the old one stays.",
-        minimum=0, maximum=1000,
+        minimum=0, maximum=1000, effect=Effect.NOW,
     )  # fmt: skip
     reload_timeout: float = _set(
         600.0, Kind.DURATION, "Reload",
         "How long a reload may take before it is given up and the old generation stays. 0: for ever.", minimum=0,
+        effect=Effect.NOW,
+    )  # fmt: skip
+
+    max_requests: int = _set(
+        0, Kind.INTEGER, "Recycling",
+        "How many requests a worker answers before it is replaced: the replacement first. 0: no limit.", minimum=0,
+    )  # fmt: skip
+    max_requests_jitter: str = _set(
+        "10%", Kind.SHARE, "Recycling",
+        "How many fewer or more requests than `max_requests` it may be, drawn for each worker, so that they are not"
+        " all replaced at once.", minimum=0,
+    )  # fmt: skip
+    max_worker_lifetime: float = _set(
+        0.0, Kind.DURATION, "Recycling", "How long a worker serves before it is replaced. 0: no limit.", minimum=0,
+    )  # fmt: skip
+    max_worker_lifetime_jitter: str = _set(
+        "10%", Kind.SHARE, "Recycling",
+        "How many seconds, or what part, more or less than `max_worker_lifetime` it may be.", minimum=0,
+    )  # fmt: skip
+    max_worker_memory: int = _set(
+        0, Kind.SIZE, "Recycling",
+        "The resident memory at which a worker is replaced; looked at after a request, at most once a"
+        " second. 0: no limit.",
+        minimum=0,
+    )  # fmt: skip
+    max_worker_memory_hard: int = _set(
+        0, Kind.SIZE, "Recycling",
+        "The resident memory at which the master kills a worker, whatever it does; looked at each second. 0: no limit.",
+        minimum=0, effect=Effect.NOW,
     )  # fmt: skip
 
     keepalive: float = _set(
@@ -194,13 +233,20 @@ class Settings(Struct, frozen=True, kw_only=True):
         "A name that process titles show, to tell instances apart.", flags=("-n", "--name"), metavar="NAME",
     )  # fmt: skip
 
+    control_socket: str = _set(
+        "auto", Kind.PATH, "Process",
+        "Where forkservectl reaches the master: a path, made with mode 0600; or `auto`, an abstract socket named after"
+        " its PID, which needs no folder. Only the same user and root are heard. Empty: none.",
+        effect=Effect.UPGRADE, metavar="PATH",
+    )  # fmt: skip
+
     errorlog: str = _set(
         "-", Kind.PATH, "Logs", "Where the error log goes; `-` is stderr. USR1 reopens it.",
         flags=("--error-logfile", "--log-file"), metavar="FILE",
     )  # fmt: skip
     loglevel: str = _set(
         "info", Kind.CHOICE, "Logs", "The least severe level that the error log shows.",
-        flags=("--log-level",), choices=("debug", "info", "warning", "error", "critical"),
+        flags=("--log-level",), choices=("debug", "info", "warning", "error", "critical"), effect=Effect.NOW,
     )  # fmt: skip
     accesslog: str = _set(
         "", Kind.PATH, "Logs", "Where the access log goes; `-` is stdout. Empty: none. USR1 reopens it.",

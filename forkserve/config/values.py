@@ -31,6 +31,8 @@ _SIZE_UNITS = {
 }  # fmt: skip
 _SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,18}))?\s*([a-z]{0,3})", re.IGNORECASE)
 
+_SHARE = re.compile(r"[0-9]{1,9}%?", re.ASCII)
+
 _WANT_DURATION = 'expected seconds, such as 30, or a duration such as "30s", "500ms", "2m" or "1h30m"'
 _WANT_SIZE = 'expected bytes, such as 65536, or a size such as "64KiB", "16MiB" or "1GB"'
 _LONGEST_SHOWN = 100
@@ -106,6 +108,8 @@ def write(declared: Declared, value: Any) -> object:
             return format_size(value)
         case Kind.ADDRESSES:
             return list(value)
+        case Kind.SHARE:
+            return int(value) if str(value).isdigit() else value
         case _:
             return value
 
@@ -182,6 +186,25 @@ def _read_choice(declared: Declared, raw: object, is_text: bool) -> str:
     raise ValueError(f"must be one of {listed}{hint}")
 
 
+def parse_share(text: str, whole: float) -> float:
+    """Return the number that a SHARE stands for: itself, or that part of ``whole``."""
+    return float(text) if not text.endswith("%") else whole * float(text[:-1]) / 100
+
+
+def _read_share(declared: Declared, raw: object, is_text: bool) -> str:
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        raw = str(raw)
+    if not isinstance(raw, str) or not _SHARE.fullmatch(raw.strip()):
+        raise ValueError('must be a whole number or a percentage such as "25%"')
+    text = raw.strip()
+    if text.endswith("%"):
+        if int(text[:-1]) > 1000:
+            raise ValueError("must be at most 1000%")
+        return f"{int(text[:-1])}%"
+    _check_range(declared, int(text))
+    return str(int(text))
+
+
 def _read_app(declared: Declared, raw: object, is_text: bool) -> str:
     text = _read_text(declared, raw, is_text)
     if text:
@@ -224,12 +247,15 @@ _READERS: dict[Kind, Callable[[Declared, object, bool], Any]] = {
     Kind.DURATION: _read_duration,
     Kind.SIZE: _read_size,
     Kind.CHOICE: _read_choice,
+    Kind.SHARE: _read_share,
     Kind.APP: _read_app,
     Kind.ADDRESSES: _read_addresses,
 }
 
 
 def _check_range(declared: Declared, value: Any) -> None:
+    if isinstance(value, str):
+        return
     limits = range_in_words(declared)
     low, high = declared.option.minimum, declared.option.maximum
     if (low is not None and value < low) or (high is not None and value > high):

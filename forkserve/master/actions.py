@@ -66,6 +66,26 @@ class Notify(Struct, frozen=True):
     stopping: bool = False
 
 
+class ReloadEnded(Struct, frozen=True):
+    """Answer whoever waits for a reload: the wishes above number ``after`` and up to ``upto`` have ended like this."""
+
+    after: int
+    upto: int
+    generation: int  # that is wanted now
+    error: str = ""  # one line; empty: it succeeded
+    traceback: str = ""
+
+
+class ShutDoors(Struct, frozen=True):
+    """Let no new connection queue up: the service stops."""
+
+
+class Settle(Struct, frozen=True):
+    """A reload has ended: close every listener that this generation does not use."""
+
+    generation: int
+
+
 class Say(Struct, frozen=True):
     """One line of the error log: a sentence, then key=value; ``id`` lets the hands add the pid."""
 
@@ -82,4 +102,18 @@ class Exit(Struct, frozen=True):
     code: int
 
 
-Action = Spawn | Retire | Hurry | Dump | Kill | LoadConfig | ReopenLogFiles | Notify | Say | Exit
+Action = (
+    Spawn
+    | Retire
+    | Hurry
+    | Dump
+    | Kill
+    | LoadConfig
+    | ReopenLogFiles
+    | Notify
+    | ReloadEnded
+    | Settle
+    | ShutDoors
+    | Say
+    | Exit
+)

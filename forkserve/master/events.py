@@ -11,10 +11,13 @@ class Policy(Struct, frozen=True):
 
     size: int  # workers wanted
     surge: int = 1  # live processes allowed above size while replacing
+    surge_percent: int = 0  # or this part of the size, rounded up, if that is more
     boot_timeout_s: float = 60.0
     grace_s: float = 30.0
     reload_retries: int = 2
     reload_timeout_s: float = 600.0
+    timeout_s: float = 30.0  # how long a worker may be stopped (SIGSTOP) before it is replaced
+    drain_delay_s: float = 0.0  # how long a graceful stop goes on accepting
 
 
 # Facts
@@ -53,6 +56,33 @@ class WorkerRetiring(Struct, frozen=True):
 
     id: int
     reason: str
+
+
+class WorkerTired(Struct, frozen=True):
+    """The child said that it should be replaced (requests, age, memory); it serves on until it is."""
+
+    id: int
+    reason: str
+
+
+class WorkerTooBig(Struct, frozen=True):
+    """The child uses more memory than any worker may."""
+
+    id: int
+    rss_bytes: int
+    limit_bytes: int
+
+
+class WorkerStopped(Struct, frozen=True):
+    """Somebody stopped the child (SIGSTOP)."""
+
+    id: int
+
+
+class WorkerContinued(Struct, frozen=True):
+    """The child runs again (SIGCONT)."""
+
+    id: int
 
 
 class WorkerExited(Struct, frozen=True):
@@ -99,9 +129,10 @@ class Reload(Struct, frozen=True):
 
 
 class Scale(Struct, frozen=True):
-    """More or fewer workers: ``by`` a difference, at least one stays."""
+    """More or fewer workers: ``by`` a difference, or ``to`` a number; at least one stays."""
 
-    by: int
+    by: int = 0
+    to: int = 0
 
 
 class Drain(Struct, frozen=True):
@@ -122,6 +153,10 @@ Fact = (
     | WorkerReady
     | BootFailed
     | WorkerRetiring
+    | WorkerTired
+    | WorkerTooBig
+    | WorkerStopped
+    | WorkerContinued
     | WorkerExited
     | Ticked
     | ConfigLoaded

@@ -77,4 +77,4 @@ class Orders:
 
 
 def _rounded(value: object) -> object:
-    return round(value, 2) if isinstance(value, float) else value
+    return round(value, 3) if isinstance(value, float) else value

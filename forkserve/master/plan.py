@@ -6,7 +6,7 @@ what cannot succeed, then either wind down or spawn the missing and retire the e
 """
 
 from forkserve.errors import ExitCode
-from forkserve.master.actions import Exit, Notify
+from forkserve.master.actions import Exit, Notify, ReloadEnded, Settle, ShutDoors
 from forkserve.master.orders import Orders
 from forkserve.master.records import UNBORN, Phase, Stage
 from forkserve.master.state import State, status, strength
@@ -17,7 +17,7 @@ START_TRIES = 3  # failed boots after which a first start gives up
 def plan(state: State, orders: Orders, now: float) -> None:
     """Order what is missing between the target and the children as they are now."""
     _kill_overdue(state, orders, now)
-    _give_up_start(state, orders)
+    _give_up_start(state, orders, now)
     if state.leaving:
         _wind_down(state, orders, now)
         announce(state, orders)
@@ -29,20 +29,33 @@ def plan(state: State, orders: Orders, now: float) -> None:
         _retire_excess(state, orders, now)
         _note_serving(state, orders)
         _note_rolled_out(state, orders, now)
+        _settle(state, orders)
         _note_strength(state, orders)
         announce(state, orders)
 
 
-def leave(state: State, orders: Orders, phase: Phase) -> None:
+def leave(state: State, orders: Orders, phase: Phase, now: float) -> None:
     """Begin to wind down, or go on faster; a reload is over, whatever it was at."""
     if state.phase is Phase.STOPPING:
         return
     if state.reloading:
         orders.say("info", "reload abandoned", gen=state.generation)
+        end_reload(state, orders, state.wishes, "abandoned: the service is stopping")
+    state.drain_at = now + state.policy.drain_delay_s
     state.rollout = None
     state.loading = state.load_again = state.degraded = False
     state.phase = phase
     orders.say("info", phase.value, live=len(state.records))
+
+
+def end_reload(state: State, orders: Orders, upto: int, error: str = "", traceback: str = "", after: int = 0) -> None:
+    """Answer the reload wishes up to this number, each once; those up to ``after`` wait for one that goes on."""
+    due = [number for number in state.unanswered if after < number <= upto]
+    state.unanswered = [number for number in state.unanswered if number not in due]
+    while due:  # in ranges: what lies between may have been answered before
+        run = [number for ahead, number in enumerate(due) if number == due[0] + ahead]
+        orders.add(ReloadEnded(run[0] - 1, run[-1], state.generation, error, traceback))
+        due = due[len(run) :]
 
 
 def announce(state: State, orders: Orders) -> None:
@@ -64,6 +77,9 @@ def _kill_overdue(state: State, orders: Orders, now: float) -> None:
             continue
         if record.stage is Stage.KILLED:
             orders.kill(record, now)
+        elif record.stage is Stage.READY:
+            orders.condemn(record, now, f"stopped for {state.policy.timeout_s:g} s")
+            orders.say("error", "worker overdue", record, cause=record.why)
         elif record.stage is Stage.RETIRING:
             orders.condemn(record, now, "grace over")
             orders.say("warning", "worker overdue", record, cause=record.why)
@@ -73,18 +89,23 @@ def _kill_overdue(state: State, orders: Orders, now: float) -> None:
             orders.say("error", "worker overdue", record, cause=record.why, retry_s=pause_s)
 
 
-def _give_up_start(state: State, orders: Orders) -> None:
+def _give_up_start(state: State, orders: Orders, now: float) -> None:
     """End a first start on which nobody was ever ready, so that whoever started us learns why at once."""
     hopeless = not state.ever_ready and state.start_failures >= START_TRIES
     if state.phase is Phase.STARTING and hopeless and not state.records.staged(*UNBORN):
         state.exit_code = state.trouble.exit_code or ExitCode.APP_IMPORT.value
-        leave(state, orders, Phase.STOPPING)
+        leave(state, orders, Phase.STOPPING, now)
 
 
 def _wind_down(state: State, orders: Orders, now: float) -> None:
     why = state.phase.value
     for record in state.records.staged(Stage.BOOTING):
         orders.abandon(record, now, why)
+    if state.phase is Phase.DRAINING and now < state.drain_at:
+        return
+    if not state.shut:
+        state.shut = True
+        orders.add(ShutDoors())
     if state.phase is Phase.DRAINING:
         for record in state.records.staged(Stage.READY):
             orders.retire(record, now, state.policy.grace_s, why, drain=True)
@@ -122,6 +143,8 @@ def _give_up_reload(state: State, orders: Orders, now: float) -> None:
         state.generation = state.serving = fallback
         state.end_backoff()
     orders.say("error", "reload failed", None, state.trouble.traceback, gen=rollout.generation, cause=cause)
+    _settle(state, orders)
+    end_reload(state, orders, rollout.covers, state.last_error, state.trouble.traceback)
 
 
 def _abandon_unwanted(state: State, orders: Orders, now: float) -> None:
@@ -133,7 +156,8 @@ def _abandon_unwanted(state: State, orders: Orders, now: float) -> None:
         if record.generation != state.generation:
             orders.abandon(record, now, "generation abandoned")
     unborn = state.records.staged(*UNBORN, generation=state.generation)
-    excess = len(unborn) + len(state.records.staged(Stage.READY, generation=state.generation)) - state.size
+    lasting = [r for r in state.records.staged(Stage.READY, generation=state.generation) if not r.tired]
+    excess = len(unborn) + len(lasting) - state.size
     for record in unborn[::-1][: max(0, excess)]:
         if record.stage is Stage.BOOTING:
             orders.abandon(record, now, "scaled down")
@@ -143,8 +167,9 @@ def _spawn_missing(state: State, orders: Orders, now: float) -> None:
     """Spawn within the surge; while boots fail, one child at a time probes whether they still do."""
     if not state.backoff.allows(now):
         return
-    missing = state.size - len(state.records.staged(*UNBORN, Stage.READY, generation=state.generation))
-    room = state.size + state.policy.surge - len(state.records)
+    coming = state.records.staged(*UNBORN, Stage.READY, generation=state.generation)
+    missing = state.size - len([record for record in coming if not record.tired])
+    room = state.most - len(state.records)
     if state.backoff.level:
         room = min(room, 1 - len(state.records.staged(*UNBORN)))
     for _ in range(min(missing, room)):
@@ -152,11 +177,12 @@ def _spawn_missing(state: State, orders: Orders, now: float) -> None:
 
 
 def _retire_excess(state: State, orders: Orders, now: float) -> None:
-    """Retire READY children beyond the size: those of unwanted generations first, then the oldest."""
+    """Retire READY children beyond the size: those of unwanted generations first, then the tired, then the oldest."""
     ready = state.records.staged(Stage.READY)
-    ready.sort(key=lambda record: (record.generation == state.generation, record.generation, record.id))
+    wanted = state.generation
+    ready.sort(key=lambda r: (r.generation == wanted, not r.tired, r.generation, r.id))
     for record in ready[: max(0, len(ready) - state.size)]:
-        why = "scaled down" if record.generation == state.generation else "replaced"
+        why = record.tired or ("scaled down" if record.generation == wanted else "replaced")
         orders.retire(record, now, state.policy.grace_s, why)
 
 
@@ -173,12 +199,22 @@ def _note_rolled_out(state: State, orders: Orders, now: float) -> None:
     """The wanted generation took over, by a reload or by what came of a failed one."""
     if not state.rolled_out() or (state.rollout is None and state.serving == state.generation):
         return
-    if state.rollout:
-        took_s = now - state.rollout.began_at
-        orders.say("info", "reload done", gen=state.generation, workers=state.ready, took_s=took_s)
-    state.rollout = None
+    rollout, state.rollout = state.rollout, None
     state.serving = state.generation
-    state.last_error = ""
+    if rollout is None or rollout.covers == state.covered:  # else a later one was rejected, and that stays known
+        state.last_error = ""
+    if rollout:
+        took_s = now - rollout.began_at
+        orders.say("info", "reload done", gen=state.generation, workers=state.ready, took_s=took_s)
+        _settle(state, orders)
+        end_reload(state, orders, rollout.covers)
+
+
+def _settle(state: State, orders: Orders) -> None:
+    """Close what ended reloads left open; not while one is under way, since it may have opened its own already."""
+    if state.unsettled and not state.reloading:
+        state.unsettled = False
+        orders.add(Settle(state.generation))
 
 
 def _note_strength(state: State, orders: Orders) -> None:

@@ -12,7 +12,33 @@ from collections.abc import Callable, Iterable, Iterator
 
 from forkserve.errors import ExitCode
 from forkserve.log import log
+from forkserve.typed import Struct
 from forkserve.unix import signals
+
+
+class Ended(Struct, frozen=True):
+    """Reaped: the exit code, or the signal that ended it."""
+
+    code: int
+    signal: int
+
+
+class Stopped(Struct, frozen=True):
+    """Stopped by a signal."""
+
+
+class Continued(Struct, frozen=True):
+    """Running again."""
+
+
+def fill_standard_descriptors() -> None:
+    """Open /dev/null where 0, 1 or 2 were closed by whoever started us: else a socket of ours would get that number,
+    and what is printed would go to it."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
 def fork(child: Callable[[], int], leave_behind: Iterable[Callable[[], None]]) -> int:
@@ -58,16 +84,20 @@ def send(pid: int, number: signal.Signals) -> None:
         pass
 
 
-def reap() -> Iterator[tuple[int, int, int]]:
-    """Yield (pid, exit code, signal) of every child that has ended, strangers adopted as PID 1 included."""
+def reap() -> Iterator[tuple[int, Ended | Stopped | Continued]]:
+    """Yield what has changed of any child, strangers adopted as PID 1 included, until there is no more news."""
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
         except ChildProcessError:
             return
         if pid == 0:
             return
-        if os.WIFSIGNALED(status):
-            yield pid, 0, os.WTERMSIG(status)
+        if os.WIFSTOPPED(status):
+            yield pid, Stopped()
+        elif os.WIFCONTINUED(status):
+            yield pid, Continued()
+        elif os.WIFSIGNALED(status):
+            yield pid, Ended(0, os.WTERMSIG(status))
         else:
-            yield pid, os.WEXITSTATUS(status), 0
+            yield pid, Ended(os.WEXITSTATUS(status), 0)

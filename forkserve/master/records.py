@@ -49,6 +49,8 @@ class Record(Struct):
     ready_at: float | None = None
     asked: bool = False  # we wanted it to leave: its end is no failure
     hurried: bool = False
+    tired: str = ""  # why it wants to be replaced
+    stopped: bool = False  # by a SIGSTOP that was not ours
     killed: bool = False  # a Kill went out: signal 9 is ours
     explained: bool = False  # it said why it cannot boot
     counted: bool = False  # its failure is counted, though it may still live
@@ -66,6 +68,14 @@ class Record(Struct):
             return False
         left_ready_at = now if self.stage is Stage.READY else self.since
         return self.ready_at is None or left_ready_at < self.ready_at + STEADY_S
+
+    def kind_of_end(self, code: int, signal: int) -> str:
+        """Say in a few words, of which there are few, what a counter counts this end under."""
+        if signal == SIGKILL and self.killed:
+            return f"killed: {self.why}"
+        if self.asked or self.stage is Stage.RETIRING:
+            return self.why or "left by itself"
+        return f"signal {signal}" if signal else f"exit code {code}"
 
     def cause_of_end(self, code: int, signal: int) -> str:
         """Say how it ended, and whether that was our doing."""

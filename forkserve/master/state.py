@@ -21,6 +21,7 @@ class Rollout(Struct):
     generation: int
     began_at: float
     deadline: float
+    covers: int  # the number of the last wish that it answers
     failures: int = 0  # boots of its generation that failed
 
     def is_due(self, now: float) -> bool:
@@ -58,9 +59,16 @@ class State:
         self.degraded = False  # fewer workers than wanted serve, because boots or forks fail
         self.loading = False  # a LoadConfig is unanswered
         self.load_again = False  # one more Reload was wished for meanwhile
+        self.wishes = 0  # how many reloads were ever wished for
+        self.covered = 0  # wishes up to this number are met by the settings that were read last
+        self.unanswered: list[int] = []  # numbers of the wishes that have not heard how it ended
+        self.unsettled = False  # a reload may have left listeners open that nobody uses
+        self.shut = False  # the doors
+        self.drain_at = 0.0  # when a graceful stop stops accepting
         self.rollout: Rollout | None = None
         self.last_error = ""  # why the last reload failed, one line; empty after one that succeeded
         self.ever_ready = False
+        self.ends: dict[str, int] = {}  # how many children have ended, by cause
         self.start_failures = 0
         self.exit_code = ExitCode.OK.value
         self.exited = False
@@ -73,6 +81,12 @@ class State:
     @property
     def reloading(self) -> bool:
         return self.loading or self.rollout is not None
+
+    @property
+    def most(self) -> int:
+        """How many processes may live at once."""
+        policy = self.policy
+        return self.size + max(policy.surge, -(-self.size * policy.surge_percent // 100))
 
     @property
     def ready(self) -> int:
@@ -113,6 +127,8 @@ class State:
     def next_deadline(self, now: float) -> float | None:
         """Return the earliest moment at which the plan would do something by itself."""
         moments = [record.deadline for record in self.records if record.deadline]
+        if self.phase is Phase.DRAINING and self.drain_at > now:
+            moments.append(self.drain_at)
         if not self.leaving:
             if self.rollout and self.rollout.deadline:
                 moments.append(self.rollout.deadline)

@@ -12,7 +12,7 @@ from typing import assert_never
 from forkserve.master import events as ev
 from forkserve.master.actions import Action, LoadConfig, ReopenLogFiles
 from forkserve.master.orders import QUICK_S, Orders
-from forkserve.master.plan import announce, leave, plan
+from forkserve.master.plan import announce, end_reload, leave, plan
 from forkserve.master.records import Phase, Record, Stage
 from forkserve.master.state import Rollout, State, Trouble
 
@@ -75,6 +75,25 @@ class Supervisor:
         return tuple(self._state.records)
 
     @property
+    def ready(self) -> int:
+        """How many workers serve, of whatever generation."""
+        return self._state.ready
+
+    @property
+    def ends(self) -> dict[str, int]:
+        """How many children have ended since the start, by cause."""
+        return dict(self._state.ends)
+
+    def is_ready(self, id: int) -> bool:
+        """Whether this child counts as READY."""
+        return self._state.records.staged_as(id, Stage.READY) is not None
+
+    @property
+    def wishes(self) -> int:
+        """How many reloads were ever wished for; ReloadEnded speaks of them by number."""
+        return self._state.wishes
+
+    @property
     def reloading(self) -> bool:
         """Whether a reload is under way, from the wish to its end."""
         return self._state.reloading
@@ -112,6 +131,12 @@ class Supervisor:
                 self._boot_failed(event)
             case ev.WorkerRetiring():
                 self._worker_retiring(event, now)
+            case ev.WorkerTired():
+                self._worker_tired(event)
+            case ev.WorkerTooBig():
+                self._worker_too_big(event, now)
+            case ev.WorkerStopped() | ev.WorkerContinued():
+                self._worker_stopped(event, now)
             case ev.WorkerExited():
                 self._worker_exited(event, now)
             case ev.Ticked():
@@ -128,9 +153,9 @@ class Supervisor:
             case ev.Scale():
                 self._scale(event)
             case ev.Drain():
-                leave(self._state, self._orders, Phase.STOPPING if self._state.leaving else Phase.DRAINING)
+                leave(self._state, self._orders, Phase.STOPPING if self._state.leaving else Phase.DRAINING, now)
             case ev.Stop():
-                leave(self._state, self._orders, Phase.STOPPING)
+                leave(self._state, self._orders, Phase.STOPPING, now)
             case ev.ReopenLogs():
                 self._orders.add(ReopenLogFiles())
                 self._orders.say("info", "log files reopened")
@@ -155,7 +180,7 @@ class Supervisor:
     def _worker_ready(self, event: ev.WorkerReady, now: float) -> None:
         if record := self._state.records.staged_as(event.id, Stage.BOOTING):
             self._orders.say("info", "worker ready", record, boot_s=now - record.since)
-            record.enter(Stage.READY, now)
+            record.enter(Stage.READY, now, _deadline(now, self._state.policy.timeout_s) if record.stopped else 0.0)
             record.ready_at = now
             self._state.ever_ready = True
 
@@ -171,16 +196,43 @@ class Supervisor:
             record.enter(Stage.RETIRING, now, now + (self._state.policy.grace_s or QUICK_S))
             self._orders.say("info", "worker retired itself", record, cause=event.reason)
 
+    def _worker_tired(self, event: ev.WorkerTired) -> None:
+        record = self._state.records.staged_as(event.id, Stage.READY)
+        if record and not record.tired:
+            record.tired = event.reason
+            self._orders.say("info", "worker tired", record, cause=event.reason)
+
+    def _worker_too_big(self, event: ev.WorkerTooBig, now: float) -> None:
+        if record := self._state.records.staged_as(event.id, Stage.BOOTING, Stage.READY, Stage.RETIRING):
+            self._orders.condemn(record, now, "over max_worker_memory_hard")
+            size, limit = event.rss_bytes >> 20, event.limit_bytes >> 20
+            self._orders.say("error", "worker too big", record, rss_mib=size, limit_mib=limit)
+
+    def _worker_stopped(self, event: ev.WorkerStopped | ev.WorkerContinued, now: float) -> None:
+        # A BOOTING one may have said READY before it was stopped, and the hands read signals first.
+        record = self._state.records.staged_as(event.id, Stage.BOOTING, Stage.READY, Stage.RETIRING)
+        stopped = isinstance(event, ev.WorkerStopped)
+        if record is None or record.stopped is stopped:
+            return
+        record.stopped = stopped
+        self._orders.say("warning", "worker was stopped" if stopped else "worker continued", record)
+        if record.stage is Stage.READY:  # the others have a deadline already
+            record.deadline = _deadline(now, self._state.policy.timeout_s) if stopped else 0.0
+
     def _worker_exited(self, event: ev.WorkerExited, now: float) -> None:
         record = self._state.records.get(event.id)
         if record is None:
             return
         self._state.records.remove(record.id)
         cause = record.cause_of_end(event.code, event.signal)
+        kind = record.kind_of_end(event.code, event.signal)
+        self._state.ends[kind] = self._state.ends.get(kind, 0) + 1
         told = record.explained or record.counted  # one error line for one failure
         expected = told or record.asked or record.stage is Stage.RETIRING
         pause_s = None
-        if record.failed(now):
+        # Who said that it leaves, and left in peace, did not crash, however young it was.
+        peaceful = record.stage is Stage.RETIRING and record.ready_at is not None and not (event.code or event.signal)
+        if record.failed(now) and not peaceful:
             moment = "before it was ready" if record.ready_at is None else "as soon as it was ready"
             error = "" if record.explained else f"worker exited {moment}: {cause}"
             pause_s = self._state.count_failure(record, now, error)
@@ -203,6 +255,8 @@ class Supervisor:
                 timed.deadline = now + ROUND_S
 
     def _reload(self) -> None:
+        self._state.wishes += 1
+        self._state.unanswered.append(self._state.wishes)
         if self._state.loading:
             self._state.load_again = True
             self._orders.say("info", "reload coalesced")
@@ -211,6 +265,7 @@ class Supervisor:
 
     def _load_config(self) -> None:
         self._state.loading = True
+        self._state.covered = self._state.wishes
         announce(self._state, self._orders)  # the service manager hears of a reload before anything comes of it
         self._orders.add(LoadConfig())
 
@@ -224,7 +279,8 @@ class Supervisor:
         state.size = event.policy.size if event.resize else state.size
         state.last_issued += 1
         state.generation = state.last_issued
-        state.rollout = Rollout(state.generation, now, _deadline(now, event.policy.reload_timeout_s))
+        state.rollout = Rollout(state.generation, now, _deadline(now, event.policy.reload_timeout_s), state.covered)
+        state.unsettled = True
         state.start_failures = 0
         state.trouble = Trouble()
         state.end_backoff()
@@ -237,6 +293,8 @@ class Supervisor:
             return
         self._state.last_error = f"reload rejected: {event.error}"
         self._orders.say("error", "reload rejected", cause=event.error)
+        earlier = self._state.rollout.covers if self._state.rollout else 0
+        end_reload(self._state, self._orders, self._state.covered, self._state.last_error, after=earlier)
         self._loading_answered()
 
     def _loading_answered(self) -> None:
@@ -246,7 +304,8 @@ class Supervisor:
             self._load_config()
 
     def _scale(self, event: ev.Scale) -> None:
-        self._state.size = min(max(self._state.size + event.by, SIZE_MIN), SIZE_MAX)
+        wanted = event.to or self._state.size + event.by
+        self._state.size = min(max(wanted, SIZE_MIN), SIZE_MAX)
         self._orders.say("info", "scaled", size=self._state.size)
 
 

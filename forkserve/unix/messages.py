@@ -1,6 +1,6 @@
 """What the master and a child say to each other: typed messages, one per datagram of their channel.
 
-Knows no socket. Up: Ready, BootFailure, Retiring. Down: Serve, Leave, Hurry, Reopen.
+Knows no socket. Up: Ready, BootFailure, Retiring, Tired. Down: Serve, Leave, Hurry, Reopen.
 """
 
 from forkserve.typed import Codec, Struct
@@ -27,6 +27,12 @@ class Retiring(Struct, frozen=True, tag="retiring"):
     reason: str
 
 
+class Tired(Struct, frozen=True, tag="tired"):
+    """Up: I should be replaced; I serve on until I am told to leave."""
+
+    reason: str
+
+
 class Serve(Struct, frozen=True, tag="serve"):
     """Down: your Ready is noted, accept. A child that was not told so has no connection and can be killed."""
 
@@ -45,7 +51,7 @@ class Reopen(Struct, frozen=True, tag="reopen"):
     """Down: open the log files again."""
 
 
-Up = Ready | BootFailure | Retiring
+Up = Ready | BootFailure | Retiring | Tired
 Down = Serve | Leave | Hurry | Reopen
 
 UP: Codec[Up] = Codec(Up)

@@ -26,3 +26,13 @@ def free_memory_mib() -> int:
     import psutil  # lazy, as above
 
     return int(psutil.virtual_memory().available) >> 20
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process, in bytes; 0 if it is gone."""
+    import psutil  # lazy, as above
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -189,6 +189,8 @@ class Connection:
             now = monotonic()
             if now >= clock.until:
                 clock.refresh(now)
+            if now >= loop.show_busy_at:
+                loop.show_busy(now, line)
             loop.requests += 1
             loop.begin(now + loop.timeout_s, now, loop.requests, line)
             response = loop.running = Response(request, self, loop.keep_alive and flags & KEEP_ALIVE != 0)

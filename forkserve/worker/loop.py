@@ -14,14 +14,15 @@ from time import monotonic
 
 from forkserve.accesslog import AccessLog
 from forkserve.config.settings import Settings
-from forkserve.log import log
+from forkserve.log import log, one_line
 from forkserve.net.listener import Listener
 from forkserve.protocol.types import Limits
 from forkserve.unix.channel import Channel
-from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Reopen, Retiring, Serve
-from forkserve.unix.scoreboard import Row
+from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Reopen, Retiring, Serve, Tired
+from forkserve.unix.scoreboard import DEADLINE, Row
 from forkserve.unix.signals import Wakeup
 from forkserve.worker.connection import Connection, State
+from forkserve.worker.fatigue import Fatigue
 from forkserve.wsgi.app import App
 from forkserve.wsgi.environ import connection_template, listener_template
 from forkserve.wsgi.input import BodyMakerFor
@@ -29,6 +30,9 @@ from forkserve.wsgi.response import Response
 
 _BUFFER_BYTES = 64 * 1024
 _SWEEP_S = 1.0
+_FEW = 16
+_SHOW_S = 1.0
+_LONGEST_WAIT_S = 86400.0  # epoll_wait counts milliseconds in an int
 # While the service stops, an idle connection this young is not cut: its next request may be on its way.
 _STOP_PATIENCE_S = 1.0
 # Nothing is wrong with the listener itself: the process, the machine or the peer lacks something for a moment.
@@ -52,6 +56,7 @@ class Loop:
         generation: int,
         slot: int,
         access: AccessLog | None,
+        title: Callable[[str], None],
     ) -> None:
         self.app = app
         self.requests = 0
@@ -80,13 +85,19 @@ class Loop:
         self._listeners = {
             listener.socket.fileno(): (
                 listener,
-                listener_template(*listener.server, generation=generation, slot=slot),
+                listener_template(
+                    *listener.server, generation=generation, slot=slot, extend_deadline=self.extend_deadline
+                ),
             )
             for listener in listeners
         }
+        self._fatigue = Fatigue(settings)
         self._accepting = False
         self._retiring = False
         self._draining = False
+        self._title = title
+        self._busy_shown = False
+        self.show_busy_at = 0.0  # not more often than once a second
         self._accept_again_at = float("inf")  # not before the master says Serve
         self._exhausted_said_at = float("-inf")
         self._sweep_at = float("inf")
@@ -110,8 +121,34 @@ class Loop:
                     self._on_other(fd)
             if self.access is not None:
                 self.access.flush()
-            if connections or not self._accepting:
+            if self.requests >= self._fatigue.look_at_requests:
+                self._check_fatigue()
+            if connections or not self._accepting or self._fatigue.is_mortal:
                 self._look_at_clock(monotonic())
+            if self._busy_shown:
+                self._show("idle")
+
+    def extend_deadline(self, seconds: float) -> None:
+        """Let the running request take ``seconds`` more from now on: ``environ["forkserve.extend_deadline"](60)``."""
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"extend_deadline takes a number of seconds above 0, not {seconds!r}")
+        if self.deadline[DEADLINE]:  # else no request runs
+            self.deadline[DEADLINE] = max(self.deadline[DEADLINE], monotonic() + seconds)
+
+    def show_busy(self, now: float, line: bytes) -> None:
+        """Show the running request in the process title; at most once a second, since it costs a microsecond."""
+        self.show_busy_at = now + _SHOW_S
+        self._busy_shown = True
+        self._title("busy " + one_line(line.decode("latin-1"))[:80])
+
+    def _show(self, what: str) -> None:
+        self._busy_shown = False
+        self._title(what if not self._retiring else "retiring")
+
+    def _check_fatigue(self) -> None:
+        reason = self._fatigue.check(self.requests, monotonic())
+        if reason and not self._retiring:
+            self._channel.send(UP.encode(Tired(reason)))
 
     def leave(self, reason: str) -> None:
         """Retire by our own decision; the master is told, so that it replaces us."""
@@ -125,23 +162,30 @@ class Loop:
         In a reload idle connections stay for their next request, answered with Connection: close, or until the
         keep-alive time-out that their client expects anyway: none is cut short. A stop does not wait that long.
         """
-        self._close_door()
         self._retiring = True
+        self._close_door()
         self.keep_alive = False
+        self._show("retiring")
         self._sweep_at = now = monotonic()
         self._draining = drain
         if drain:
             self._take_queued()
             for connection in self.connections.values():
-                if connection.state is State.IDLE and not connection.fresh:
-                    idle_since = connection.deadline - self.keepalive_s
-                    connection.deadline = min(connection.deadline, max(now, idle_since + _STOP_PATIENCE_S))
+                if connection.state is State.IDLE:
+                    since = connection.deadline - (self.header_timeout_s if connection.fresh else self.keepalive_s)
+                    connection.deadline = min(connection.deadline, max(now, since + _STOP_PATIENCE_S))
 
     def hurry(self) -> None:
         """Leave now: drop what waits, idle, half-read or half-taken."""
         self.retire(drain=False)
         for connection in list(self.connections.values()):
             connection.close()
+
+    def let_go(self) -> None:
+        """Close this process's copies of what is the worker's, in a child that the app has forked."""
+        self.epoll.close()
+        for connection in self.connections.values():
+            connection.sock.close()
 
     # accepting
 
@@ -190,8 +234,10 @@ class Loop:
         return True
 
     def _take_queued(self) -> None:
+        """Accept what is queued now; a worker that is merely full takes no more than a few beyond its limit."""
+        most = float("inf") if self._retiring else self._most_connections + _FEW
         for fd in self._listeners:
-            while self._accept(fd):
+            while len(self.connections) < most and self._accept(fd):
                 pass
 
     def _take_last(self) -> bool:
@@ -212,13 +258,18 @@ class Loop:
     # time
 
     def _patience_s(self) -> float | None:
-        """How long epoll may wait without connections: for ever, unless the door is to be opened again."""
-        if self._accepting or self._retiring:
-            return None
-        return _EXHAUSTED_PAUSE_S
+        """How long epoll may wait without connections: for ever, or until the door is opened again or we are old."""
+        if not self._accepting and not self._retiring:
+            return _EXHAUSTED_PAUSE_S
+        left_s = self._fatigue.until - monotonic()
+        return None if left_s == float("inf") else min(max(0.0, left_s), _LONGEST_WAIT_S)
 
     def _look_at_clock(self, now: float) -> None:
+        if now >= self._fatigue.until:
+            self._check_fatigue()
         if now >= self._sweep_at:
+            if self._draining:
+                self._take_queued()  # handshakes that were under way when the door was closed
             # One look at every connection a second costs less than keeping a queue per state on every request.
             self._sweep_at = now + _SWEEP_S
             for connection in [c for c in self.connections.values() if c.deadline <= now]:
@@ -250,6 +301,7 @@ class Loop:
             match DOWN.decode(raw):
                 case Serve():
                     self._accept_again_at = 0.0  # the door is opened at the end of this round
+                    self._fatigue.begin(monotonic())
                 case Leave(drain=drain):
                     self.retire(drain=drain)
                 case Hurry():

@@ -8,17 +8,20 @@ import faulthandler
 import gc
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 from forkserve.accesslog import AccessLog
 from forkserve.birth import Birth
+from forkserve.config.settings import Settings
 from forkserve.errors import AppNotFoundError, ExitCode, ForkserveError
-from forkserve.log import log, traceback_text
+from forkserve.log import log
 from forkserve.unix import signals
 from forkserve.unix.messages import UP, Ready, boot_failure
 from forkserve.unix.title import set_title
 from forkserve.worker.loop import Loop
-from forkserve.wsgi.app import App, load_app
+from forkserve.wsgi.app import App, load_app, user_traceback
 from forkserve.wsgi.response import PeerGone, plain_answer
 
 # A log reader that is slow for a moment shall not cost a worker's lines; the master waits for nobody.
@@ -29,39 +32,66 @@ _TIMED_OUT = "504 Gateway Timeout"
 def work(birth: Birth) -> int:
     """Boot, say READY, serve, and return the exit code."""
     log.file.patience_ms = _LOG_PATIENCE_MS
-    who = f"worker {birth.slot}"
-    set_title(who, birth.generation, "booting")
+    show = partial(set_title, f"worker {birth.slot}", birth.generation)
+    show("booting")
     wakeup = signals.Wakeup(signals.WORKER)
     for number in signals.WORKER_IGNORES:
         signal.signal(number, signal.SIG_IGN)
     _arm_dump()
     signals.restore(set())
     try:
+        access = _open_access_log(birth.settings)  # before the app's folder becomes ours: its path is the master's
         app = load_app(birth.settings.app, birth.settings.chdir)
-        loop = _make_loop(birth, app, wakeup)
+        loop = _make_loop(birth, app, wakeup, access, show)
     except BaseException as error:  # the app's import may raise anything
         return _say_boot_failure(birth, error)
     _timed_out.loop = loop
+    _close_in_forks(birth, loop, wakeup)
+    birth.lifeline.watch(birth.settings.graceful_timeout)
     gc.collect()
     gc.freeze()  # what booting made is not looked at again, and stays shared with nobody's garbage
     if not birth.channel.send(UP.encode(Ready())):
         return ExitCode.OK  # the master has died meanwhile
-    set_title(who, birth.generation, "idle")
+    show("idle")
     loop.run()
+    birth.lifeline.forget()
     return _run_exit_handlers()
 
 
-def _make_loop(birth: Birth, app: App, wakeup: signals.Wakeup) -> Loop:
-    settings = birth.settings
-    access = None
-    if settings.accesslog:
-        access = AccessLog(settings.access_log_format)
-        access.file.patience_ms = _LOG_PATIENCE_MS
-        access.file.open(settings.accesslog)
+def _open_access_log(settings: Settings) -> AccessLog | None:
+    if not settings.accesslog:
+        return None
+    access = AccessLog(settings.access_log_format)
+    access.file.patience_ms = _LOG_PATIENCE_MS
+    access.file.open(settings.accesslog)
+    return access
+
+
+def _make_loop(
+    birth: Birth, app: App, wakeup: signals.Wakeup, access: AccessLog | None, show: Callable[[str], None]
+) -> Loop:
     return Loop(
-        app, settings, birth.listeners, birth.channel, wakeup, birth.row,
-        generation=birth.generation, slot=birth.slot, access=access,
+        app, birth.settings, birth.listeners, birth.channel, wakeup, birth.row,
+        generation=birth.generation, slot=birth.slot, access=access, title=show,
     )  # fmt: skip
+
+
+def _close_in_forks(birth: Birth, loop: Loop, wakeup: signals.Wakeup) -> None:
+    """Have a process that the app forks let go of what is ours: a copy of a listener or of a connection held by it
+    would keep a port bound, or a client waiting, for as long as it lives. (What it execs loses them anyway.)"""
+
+    def let_go() -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (*signals.WORKER, *signals.WORKER_IGNORES, signals.DUMP):
+            signal.signal(number, signal.SIG_DFL)
+        birth.lifeline.forget()
+        for listener in birth.listeners:
+            listener.close()
+        birth.channel.close()
+        wakeup.close()
+        loop.let_go()
+
+    os.register_at_fork(after_in_child=let_go)
 
 
 def _say_boot_failure(birth: Birth, error: BaseException) -> int:
@@ -72,7 +102,7 @@ def _say_boot_failure(birth: Birth, error: BaseException) -> int:
         code, line, shown = ExitCode.APP_IMPORT, f"{type(error).__name__}: {error}", error
     if not isinstance(error, AppNotFoundError) and code != ExitCode.APP_IMPORT:
         code = ExitCode.APP_IMPORT  # the settings were good when the master read them
-    text = traceback_text(shown) if shown is not None else ""
+    text = user_traceback(shown) if shown is not None else ""
     birth.channel.send(UP.encode(boot_failure(line, text, code)))
     return code
 

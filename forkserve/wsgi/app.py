@@ -69,3 +69,20 @@ def _call(spec: AppSpec, found: Any) -> Any:
 def _brief(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def user_traceback(error: BaseException) -> str:
+    """Spell the traceback of what the app raised, from the user's code on; empty where it never ran."""
+    import traceback  # lazy: only a fault pays for it
+
+    package, library = os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.path.dirname(os.__file__)
+    machinery = ("<frozen importlib", f"{library}/importlib/")
+    above = (*machinery, f"{package}/cli.py", f"{package}/wsgi/", f"{package}/worker/")
+    told = traceback.TracebackException.from_exception(error)
+    frames = list(told.stack)
+    while frames and frames[0].filename.startswith(above):
+        frames.pop(0)
+    if not frames and not isinstance(error, SyntaxError):
+        return ""  # no such module, or a factory that was called wrongly: the error's line says it all
+    told.stack = traceback.StackSummary.from_list([f for f in frames if not f.filename.startswith(machinery)])
+    return "".join(told.format())

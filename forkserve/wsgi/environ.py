@@ -3,6 +3,7 @@
 A request's environ is a copy of its connection's template into which the decoder writes. PEP 3333, "environ Variables".
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from forkserve import __version__
@@ -12,7 +13,9 @@ from forkserve.protocol.types import Environ
 SOFTWARE = f"forkserve/{__version__}"
 
 
-def listener_template(server_name: str, server_port: str, *, generation: int, slot: int) -> Environ:
+def listener_template(
+    server_name: str, server_port: str, *, generation: int, slot: int, extend_deadline: Callable[[float], None]
+) -> Environ:
     """Return the part of every environ that a listener decides. ``server_port`` is a str, never empty.
 
     Every key that each request has is here, with an empty value where the request decides: so there are more than 21
@@ -41,6 +44,7 @@ def listener_template(server_name: str, server_port: str, *, generation: int, sl
         "wsgi.input_terminated": True,
         "forkserve.generation": generation,
         "forkserve.slot": slot,
+        "forkserve.extend_deadline": extend_deadline,
     }
 
 

@@ -19,7 +19,7 @@ WHITE_LIST = {
     r"/.*/output": 2,  # stdout, stderr
     r"/.*/error\.log": 1,
     r"socket:\[\d+\]": 3,  # the listener, its end of the channel, the connection that asks
-    r"pipe:\[\d+\]": 2,  # the wakeup pipe
+    r"pipe:\[\d+\]": 3,  # the wakeup pipe, and the lifeline
     r"anon_inode:\[eventpoll\]": 1,
     r"/memfd:forkserve-scoreboard \(deleted\)": 1,  # Python's mmap keeps the descriptor
 }

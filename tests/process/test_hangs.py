@@ -59,7 +59,8 @@ def test_promise_05_every_thread_of_a_hanging_worker_is_shown() -> None:
 
 
 def test_promise_05_stopped_worker_is_continued_dumped_and_replaced() -> None:
-    with Server(app=SITE, workers=2, timeout="1s", expect=DUMPED) as s, s.connect() as sock:
+    expect = [*DUMPED, "worker was stopped", "worker continued"]
+    with Server(app=SITE, workers=2, timeout="1s", expect=expect) as s, s.connect() as sock:
         sock.sendall(one_request("/stop"))
         assert 'request="GET /stop"' in s.wait_line("request overdue")
         s.wait_line("worker ready", count=3)
@@ -127,10 +128,21 @@ def test_promise_05_master_that_was_stopped_longer_than_the_timeout_kills_nobody
 
 
 def test_idle_worker_that_is_stopped_and_continued_is_left_alone() -> None:
-    with Server(app=SITE, workers=1, timeout="1s") as s:
+    with Server(app=SITE, workers=1, timeout="20s", expect=["worker was stopped", "worker continued"]) as s:
         [worker] = s.workers()
         os.kill(worker, signal.SIGSTOP)
-        time.sleep(1.5)  # the fault itself
+        s.wait_line("worker was stopped")
         os.kill(worker, signal.SIGCONT)
+        s.wait_line("worker continued")
         assert s.get("/pid").json[0] == worker
         assert lives(worker)
+
+
+def test_promise_05_idle_worker_that_stays_stopped_is_noticed_and_replaced() -> None:
+    expect = [*DUMPED, "worker was stopped", "worker continued", "worker overdue"]
+    with Server(app=SITE, workers=2, timeout="1s", expect=expect) as s:
+        [stopped, other] = s.workers()
+        os.kill(stopped, signal.SIGSTOP)
+        assert 'cause="stopped for 1 s"' in s.wait_line("worker overdue")
+        wait_until(lambda: not lives(stopped) and len(s.workers()) == 2, "the replacement")
+        assert other in s.workers()

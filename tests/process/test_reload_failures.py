@@ -37,7 +37,7 @@ def test_promise_02_broken_code_leaves_the_old_generation_at_full_strength(fault
         assert why in s.wait_status("generation 1 serving; reload to 2 failed: ")
         if "rror" in why:
             traceback = s.log().partition("worker could not boot")[2]
-            assert "\n    Traceback (most recent call last):\n" in traceback
+            assert '\n      File "' in traceback  # from the user's code on
             assert why in traceback
         s.write_app(answers("new"))
         s.signal(signal.SIGHUP)

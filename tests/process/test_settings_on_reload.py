@@ -19,11 +19,11 @@ def test_changed_settings_apply_to_the_new_workers() -> None:
         assert s.exchange(one_request("/pid", close=False)).count(b"\r\nConnection: close\r\n") == 1
         wait_until(lambda: title(s.pid) == "forkserve: master [b] gen=2", "the new name")
         assert all(" [b] gen=2 " in title(pid) for pid in s.workers())
-        assert 'old=1 new=3 applies_to="new workers"' in s.wait_line("setting changed name=workers")
+        assert 'old=1 new=3 applies_to="at once"' in s.wait_line("setting changed name=workers")
         assert s.lines("setting changed name=keepalive")
 
 
-def test_changed_bind_is_said_to_need_a_restart() -> None:
+def test_promise_12_changed_bind_is_a_transaction() -> None:
     with Server(app=SITE, config="bind = 'unix:a.sock'\n", bind=["127.0.0.1:0"]) as s:
         s.signal(signal.SIGHUP)
         s.wait_line("reload done")
@@ -35,9 +35,22 @@ def test_changed_bind_is_said_to_need_a_restart() -> None:
         s.config.write_text("bind = ['unix:a.sock', 'unix:b.sock']\n")
         s.signal(signal.SIGHUP)
         s.wait_line("reload done")
-        assert 'applies_to="the next start"' in s.wait_line("setting changed name=bind")
+        assert s.lines("setting changed name=bind")
         assert s.get_at("unix:a.sock", "/pid").json[1] == 2
-        assert not (s.folder / "b.sock").exists()
+        assert s.get_at("unix:b.sock", "/pid").json[1] == 2
+        s.expect.append("reload rejected")
+        s.config.write_text("bind = ['unix:c.sock', 'unix:no/such/folder/d.sock']\n")
+        s.signal(signal.SIGHUP)
+        assert "the folder does not exist" in s.wait_line("reload rejected")
+        assert not (s.folder / "c.sock").exists(), "all or nothing"
+        assert s.get_at("unix:b.sock", "/pid").json[1] == 2
+        s.config.write_text("bind = ['unix:b.sock', 'unix:@forkserve-test-twelve', '127.0.0.1:0']\n")
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done", count=2)
+        s.wait_line("no longer listening address=unix:a.sock")
+        assert not (s.folder / "a.sock").exists()
+        assert s.get_at("unix:b.sock", "/pid").json[1] == 3
+        assert s.get_at("unix:@forkserve-test-twelve", "/pid").json[1] == 3
 
 
 def test_fewer_workers_in_the_file_win_over_ttin() -> None:

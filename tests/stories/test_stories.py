@@ -1,15 +1,18 @@
 """Stories: what the supervisor answers to each wish and fact, as text that is reviewed like code.
 
 A story is a `.txt` file here. `# comment`, one line `policy size=4 …`, then per event a line `> +SECONDS Event …`
-and indented below it every action, in order, and the moment of the next Ticked where it changed. The jitter is in
-its middle, so a back-off is exactly 0.5, 1, 2 … seconds. `FORKSERVE_REWRITE=1 pytest tests/stories` writes the
-answers anew: read the diff, it is a change of policy.
+and indented below it every action, in order, and the moment of the next Ticked where it changed; `? ends ready` asks
+for properties of the supervisor. The jitter is in its middle, so a back-off is exactly 0.5, 1, 2 … seconds.
+`FORKSERVE_REWRITE=1 pytest tests/stories` writes the answers anew: read the diff, it is a change of policy.
+`table_*` are the wishes and facts with what the plan does by itself, `sequence_*` a reload from end to end.
 """
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import assert_never
 
 import pytest
 
@@ -36,8 +39,9 @@ def test_story_is_told_as_written(story: Path) -> None:
     assert told == story.read_text()
 
 
-def test_there_are_stories() -> None:
-    assert len(STORIES) >= 16
+def test_there_are_stories_of_each_row_of_the_table_and_of_both_ends_of_a_reload() -> None:
+    names = {re.sub(r"^(table_\d|sequence_[a-z]+).*", r"\1", path.stem) for path in STORIES}
+    assert names >= {*(f"table_{row}" for row in range(1, 9)), "sequence_reload", "sequence_failed", "sequence_term"}
 
 
 def tell(lines: list[str]) -> Iterator[str]:
@@ -52,6 +56,8 @@ def tell(lines: list[str]) -> Iterator[str]:
         if line.startswith("policy "):
             policy = changed(policy, line.split()[1:])
             supervisor = Supervisor(policy, jitter=lambda: 0.5)
+        if line.startswith("? "):
+            yield from (f"  {name}: {getattr(supervisor, name)}" for name in line.split()[1:])
         if not line.startswith("> "):
             continue
         step, name, *words = shlex.split(line[2:])
@@ -93,6 +99,14 @@ def events(policy: ev.Policy, name: str, words: list[str]) -> list[ev.Event]:
             return [ev.BootFailed(id, texts[0], traceback, code) for id in ids]
         case "Retiring":
             return [ev.WorkerRetiring(id, texts[0]) for id in ids]
+        case "Tired":
+            return [ev.WorkerTired(id, texts[0]) for id in ids]
+        case "TooBig":
+            return [ev.WorkerTooBig(id, *(int(values[key]) << 20 for key in ("rss_mib", "limit_mib"))) for id in ids]
+        case "Stopped":
+            return [ev.WorkerStopped(id) for id in ids]
+        case "Continued":
+            return [ev.WorkerContinued(id) for id in ids]
         case "Exited":
             return [ev.WorkerExited(id, code, signal) for id in ids]
         case "Tick":
@@ -107,7 +121,7 @@ def events(policy: ev.Policy, name: str, words: list[str]) -> list[ev.Event]:
         case "Rejected":
             return [ev.ConfigRejected(texts[0])]
         case "Scale":
-            return [ev.Scale(int(words[0]))]
+            return [ev.Scale(to=ids[0]) if ids else ev.Scale(by=int(words[0]))]
         case _:
             return [WISHES[name]]
 
@@ -115,12 +129,8 @@ def events(policy: ev.Policy, name: str, words: list[str]) -> list[ev.Event]:
 def written_out(action: do.Action) -> list[str]:
     match action:
         case do.Say():
-            fields = "".join(f" {key}={_quoted(value)}" for key, value in action.fields)
             assert action.id in (0, dict(action.fields).get("id"))
-            return [
-                f"{action.level}: {action.sentence}{fields}",
-                *(f"  | {line}" for line in action.detail.splitlines()),
-            ]
+            return [f"{action.level}: {action.sentence}{_pairs(action.fields)}", *_indented(action.detail)]
         case do.Notify():
             flags = [flag for flag in ("ready", "reloading", "stopping") if getattr(action, flag)]
             return [" ".join(["Notify", *flags, f'"{action.status}"'])]
@@ -130,10 +140,25 @@ def written_out(action: do.Action) -> list[str]:
             return [f"Retire {action.id}{' drain' if action.drain else ''}"]
         case do.Hurry() | do.Dump() | do.Kill():
             return [f"{type(action).__name__} {action.id}"]
+        case do.ReloadEnded():
+            wishes, result = f"wishes={action.after + 1}..{action.upto}", (("error", action.error or "none"),)
+            return [f"ReloadEnded {wishes} gen={action.generation}{_pairs(result)}", *_indented(action.traceback)]
+        case do.Settle():
+            return [f"Settle gen={action.generation}"]
         case do.Exit():
             return [f"Exit {action.code}"]
-        case do.LoadConfig() | do.ReopenLogFiles():
+        case do.LoadConfig() | do.ReopenLogFiles() | do.ShutDoors():
             return [type(action).__name__]
+        case _:
+            assert_never(action)
+
+
+def _pairs(fields: tuple[tuple[str, object], ...]) -> str:
+    return "".join(f" {key}={_quoted(value)}" for key, value in fields)
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  | {line}" for line in text.splitlines()]
 
 
 def _quoted(value: object) -> str:

@@ -142,7 +142,7 @@ def test_each_flag_sets_its_setting(tmp_path: Path) -> None:
     (tmp_path / "printed.toml").write_text(forkserve(tmp_path, "--print-config", *argv.split()).stdout)
     assert resolve.load(sources.Layer(), {}, str(tmp_path / "printed.toml")).settings == Settings(
         app="shop:app", chdir=".", bind=("a:1", "b:2"), backlog=3, workers=4, worker_connections=5, timeout=6,
-        graceful_timeout=7, boot_timeout=8, reload_surge=9, reload_retries=10, reload_timeout=11, keepalive=12,
+        graceful_timeout=7, boot_timeout=8, reload_surge="9", reload_retries=10, reload_timeout=11, keepalive=12,
         header_timeout=13, body_timeout=14, send_timeout=15, limit_request_line=16, limit_request_fields=17,
         limit_request_field_size=18, limit_request_body=19, pidfile="20", proc_name="21", errorlog="22",
         loglevel="debug", accesslog="23", access_log_format="24",

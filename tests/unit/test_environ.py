@@ -2,7 +2,7 @@
 
 from forkserve.wsgi.environ import connection_template, listener_template
 
-LISTENER = listener_template("example.org", "8000", generation=3, slot=1)
+LISTENER = listener_template("example.org", "8000", generation=3, slot=1, extend_deadline=lambda seconds: None)
 
 
 def test_a_listener_decides_the_server_and_what_wsgi_can_do() -> None:

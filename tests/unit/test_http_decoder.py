@@ -13,7 +13,7 @@ from forkserve.protocol.types import HEAD_ONLY, HTTP11, KEEP_ALIVE, Limits, Refu
 from forkserve.wsgi.environ import listener_template
 from forkserve.wsgi.input import BodyMakerFor
 
-TEMPLATE = listener_template("localhost", "80", generation=1, slot=0)
+TEMPLATE = listener_template("localhost", "80", generation=1, slot=0, extend_deadline=lambda seconds: None)
 DEFAULTS = Limits(4094, 100, 8190)
 ONE_MEBIBYTE = 1 << 20
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"

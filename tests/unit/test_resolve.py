@@ -160,7 +160,7 @@ def test_a_reload_reads_the_file_anew_and_keeps_flags_and_variables() -> None:
     Path("config.toml").write_text("workers = 3\nbacklog = 20")
     again = first.reload()
     assert (again.settings.workers, again.settings.timeout, again.settings.backlog) == (4, 5.0, 20)
-    assert diff(first.settings, again.settings) == (Change("backlog", 10, 20, Effect.UPGRADE),)
+    assert diff(first.settings, again.settings) == (Change("backlog", 10, 20, Effect.NOW),)
 
 
 def test_a_reload_of_a_file_that_has_become_bad_is_refused_and_a_later_one_works() -> None:
@@ -194,7 +194,7 @@ def test_what_changed_is_listed_with_the_moment_at_which_it_takes_effect() -> No
     old, new = Settings(workers=2), Settings(workers=3, pidfile="x")
     assert diff(old, old) == ()
     assert diff(old, new) == (
-        Change("workers", 2, 3, Effect.RELOAD),
+        Change("workers", 2, 3, Effect.NOW),
         Change("pidfile", "", "x", Effect.UPGRADE),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkserve.master.loop import _PRECEDENCE, WISHES
+from forkserve.master.loop import WISHES
 from forkserve.unix import signals
 
 
@@ -28,8 +28,9 @@ def test_every_signal_to_the_master_is_a_wish_a_wake_up_or_ignored_by_name() -> 
     assert set(signals.MASTER) == set(WISHES) | {signal.SIGCHLD, signal.SIGUSR2, signal.SIGWINCH}
 
 
-def test_every_wish_has_its_place_in_the_precedence() -> None:
-    assert sorted(_PRECEDENCE) == sorted(WISHES)
+def test_wishes_that_come_together_are_met_from_stop_to_reopen() -> None:
+    assert list(WISHES)[:3] == [signal.SIGQUIT, signal.SIGINT, signal.SIGTERM]
+    assert list(WISHES)[-1] == signal.SIGUSR1
 
 
 def test_every_signal_of_the_master_means_something_to_a_worker_too() -> None:

@@ -1,147 +1,18 @@
 """Random lives of the supervisor in a model world: the laws hold after every event, and every trouble ends.
 
-The laws themselves are asserted in world.py at each action. FORKSERVE_LIVES=10 lives ten times as many lives.
+The laws themselves are asserted in world.py at each action; what happens in a life is in lives.py.
 """
 
-import os
-from collections.abc import Callable
-from enum import Enum, auto
-
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from forkserve.master import actions as do
 from forkserve.master import events as ev
-from forkserve.master.records import Phase, Stage
+from forkserve.master.records import Stage
 from forkserve.typed import replaced
-from tests.unit.world import Child, Mood, World
-
-LIVES = float(os.environ.get("FORKSERVE_LIVES", "1"))
-BACKOFF_S = 30.0 * 1.2
-HUP, TERM, INT, TTIN, TTOU, USR1 = ev.Reload(), ev.Drain(), ev.Stop(), ev.Scale(1), ev.Scale(-1), ev.ReopenLogs()
-
-
-class Step(Enum):
-    """What may happen next; it is a tick where it cannot happen."""
-
-    TICK = auto()  # the first: a failing life shrinks towards it
-    FORK = auto()
-    FORK_FAILS = auto()
-    READY = auto()
-    BOOT_FAILS = auto()
-    OBEY = auto()
-    CRASH = auto()
-    RETIRE_ITSELF = auto()
-    REAP = auto()
-    OVERSLEEP = auto()
-    OVERDUE = auto()
-    LOAD = auto()
-    LOAD_AND_RESIZE = auto()
-    REJECT = auto()
-    STRAY = auto()
-    HUP = auto()
-    TTIN = auto()
-    TTOU = auto()
-    USR1 = auto()
-    TERM = auto()
-    INT = auto()
-
-
-WISHES: dict[Step, ev.Wish] = {
-    Step.HUP: HUP, Step.TTIN: TTIN, Step.TTOU: TTOU, Step.USR1: USR1, Step.TERM: TERM, Step.INT: INT,
-}  # fmt: skip
-ENDINGS = (Step.TERM, Step.INT)
-# A life that is drawn evenly hardly gets anywhere: this is what a real one is mostly made of.
-OFTEN = [Step.FORK] * 12 + [Step.READY] * 12 + [Step.OBEY] * 6 + [Step.REAP] * 6 + [Step.LOAD] * 6
-PAUSES_S = [0, 0, 0, 0, 0, 0.1, 0.1, 0.1, 0.6, 2.5, 12.0]
-
-policies = st.builds(
-    ev.Policy,
-    size=st.integers(1, 4),
-    surge=st.integers(1, 3),
-    boot_timeout_s=st.sampled_from([0.0, 1.0, 10.0]),
-    grace_s=st.sampled_from([0.0, 0.5, 5.0, 30.0]),
-    reload_retries=st.integers(0, 2),
-    reload_timeout_s=st.sampled_from([0.0, 5.0, 60.0]),
-)
-Life = list[tuple[Step, int, float]]
-
-
-def lives(*without: Step) -> st.SearchStrategy[Life]:
-    """Lists of what happens, to whom (by turn), and how many seconds after the last."""
-    steps = st.sampled_from([step for step in [*Step, *OFTEN] if step not in without])
-    return st.lists(st.tuples(steps, st.integers(0, 3), st.sampled_from(PAUSES_S)), min_size=40, max_size=80)
-
-
-def examples(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return settings(
-        max_examples=max(1, int(count * LIVES)), deadline=None, derandomize=True, database=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )  # fmt: skip
-
-
-def live(world: World, life: Life) -> None:
-    for step, turn, pause_s in life:
-        world.now += pause_s
-        happen(world, step, turn)
-
-
-def happen(world: World, step: Step, turn: int) -> None:
-    booting = _pick(world.booting(), turn)
-    serving = _pick(world.serving(), turn)
-    someone = _pick(world.forked(), turn)
-    leaving = _pick([child for child in world.forked() if child.asked or child.leaves], turn)
-    killed = _pick([child for child in world.forked() if child.killed_at is not None], turn)
-    match step:
-        case Step.FORK | Step.FORK_FAILS if world.unanswered:
-            world.answer_fork("EAGAIN" if step is Step.FORK_FAILS else "")
-        case Step.LOAD | Step.LOAD_AND_RESIZE if world.loads:
-            world.answer_load(replaced(world.policy, size=turn + 1), resize=step is Step.LOAD_AND_RESIZE)
-        case Step.REJECT if world.loads:
-            world.answer_load(error="bad")
-        case Step.READY if booting:
-            world.say_ready(booting)
-        case Step.BOOT_FAILS if booting:
-            world.say_boot_failed(booting)
-            world.end(booting, code=3)
-        case Step.OBEY if leaving:
-            world.end(leaving)
-        case Step.CRASH if someone:
-            world.end(someone, *((1, 0), (0, 11), (0, 9), (0, 0))[turn])
-        case Step.RETIRE_ITSELF if serving:
-            world.say_retiring(serving)
-        case Step.REAP if killed:
-            world.end(killed, signal=9)
-        case Step.OVERDUE | Step.OVERSLEEP if serving:
-            world.say_overdue(serving, overslept=step is Step.OVERSLEEP)
-        case Step.STRAY:
-            _tell_nonsense(world, turn)
-        case _:
-            world.tell(WISHES.get(step, ev.Ticked()))
-
-
-def _pick(children: list[Child], turn: int) -> Child | None:
-    return children[turn % len(children)] if children else None
-
-
-def _tell_nonsense(world: World, turn: int) -> None:
-    """Facts about nobody, and answers that nobody waits for, change nothing."""
-    nobody = 10_000
-    facts = (ev.WorkerReady(nobody), ev.WorkerExited(nobody, 0, 9), ev.Forked(nobody), ev.WorkerRetiring(nobody, ""))
-    world.tell(ev.Ticked())  # what time alone brings
-    assert world.tell(facts[turn]) == []
-    if not world.loads:
-        assert world.tell(ev.ConfigRejected("stray")) == []
-
-
-def served(policy: ev.Policy) -> World:
-    """A world whose first start succeeded."""
-    world = World(policy)
-    world.go_on(5)
-    assert world.mind.phase is Phase.SERVING
-    assert world.at_full_strength()
-    return world
+from tests.unit.lives import BACKOFF_S, ENDINGS, HUP, INT, TERM, Life, examples, live, lives, policies, served
+from tests.unit.world import NEVER, Mood, World
 
 
 @examples(300)
@@ -153,9 +24,10 @@ def test_every_life_keeps_the_laws_and_ends_when_it_is_drained(
     live(world, life)
     if not world.exits:
         world.tell(TERM)
-        world.go_on(max(world.policy.grace_s, 1.0) + 10, mood)
+        world.go_on(world.policy.drain_delay_s + max(world.policy.grace_s, 1.0) + 10, mood)
     assert len(world.exits) == 1
     assert world.mind.records == ()
+    assert not world.waiting
 
 
 @examples(200)
@@ -177,8 +49,10 @@ def test_every_life_recovers_once_the_world_is_healthy(policy: ev.Policy, life: 
     assert world.at_full_strength(), world.mind.records
     assert world.mind.serving == world.mind.generation
     assert all(record.stage is Stage.READY for record in world.mind.records)
+    assert not any(child.tired or child.patience_until < NEVER for child in world.serving())
     assert not world.mind.degraded
     assert not world.mind.reloading
+    assert not world.load_due
 
 
 @examples(200)
@@ -189,6 +63,7 @@ def test_every_reload_ends(policy: ev.Policy, life: Life, mood: Mood) -> None:
     world.tell(HUP)
     world.go_on(world.policy.reload_timeout_s + 1, mood)
     assert not world.mind.reloading
+    assert not world.waiting
 
 
 @examples(100)
@@ -207,6 +82,60 @@ def test_promise_02_broken_code_never_costs_capacity(policy: ev.Policy, mood: Mo
     assert world.at_full_strength()
     assert world.mind.serving == world.mind.generation == reloads + 2
     assert world.mind.last_error == ""
+
+
+@examples(100)
+@given(policies, st.sampled_from([Mood.FAILING, Mood.HANGING]), st.integers(1, 4))
+def test_who_is_tired_serves_on_until_its_replacement_does(policy: ev.Policy, mood: Mood, tired: int) -> None:
+    world = served(policy)
+    before = world.serving()
+    for child in before[:tired]:
+        world.say_tired(child)
+    world.heard.clear()
+    world.go_on(100, mood)
+    assert world.serving() == before
+    assert world.count(do.Retire) + world.count(do.Hurry) == 0
+    for child in world.booting():  # one that hangs, where no boot timeout ends it
+        world.end(child, signal=9)
+    world.heard.clear()
+    world.go_on(BACKOFF_S + 10)
+    assert world.at_full_strength()
+    assert [child for child in world.serving() if child in before] == before[tired:]
+    assert world.count(do.Spawn) == min(tired, len(before)), "recycled more than were tired"
+
+
+@examples(100)
+@given(policies, st.integers(1, 4), st.floats(0, 40))
+def test_stopped_worker_is_replaced_only_after_its_timeout(policy: ev.Policy, stopped: int, pause_s: float) -> None:
+    world = served(policy)
+    before = world.serving()
+    for child in before[:stopped]:
+        world.say_stopped(child)
+    world.go_on(pause_s)
+    patient = pause_s <= policy.timeout_s or not policy.timeout_s
+    for child in before[:stopped]:
+        assert (child in world.serving()) is patient
+        if child.stopped:
+            world.say_continued(child)
+    world.go_on(BACKOFF_S + 20)
+    assert world.at_full_strength()
+    assert [child for child in before if child in world.serving()] == (before if patient else before[stopped:])
+
+
+@examples(100)
+@given(policies, st.booleans())
+def test_graceful_stop_goes_on_serving_for_the_drain_delay(policy: ev.Policy, hup_first: bool) -> None:
+    world = served(replaced(policy, drain_delay_s=policy.drain_delay_s or 3.0))
+    before = world.serving()
+    if hup_first:
+        world.tell(HUP)
+    world.tell(TERM)
+    world.go_on(world.policy.drain_delay_s - 0.01)
+    assert world.serving() == before
+    assert not world.shut
+    world.go_on(0.02)
+    assert world.exits == [0]
+    assert world.count(do.ShutDoors) == 1
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
@@ -251,42 +180,6 @@ def test_promise_06_worker_that_dies_as_soon_as_it_is_ready_backs_off_too() -> N
             world.end(child, code=1)
     assert sum(isinstance(action, do.Spawn) for action in world.heard) <= 24
     assert world.mind.backoff_level >= 6
-
-
-@examples(300)
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from([HUP, HUP, TTIN, TTOU, USR1, TERM, INT, ev.Ticked()]), st.integers(0, 25), st.booleans()
-        ),
-        max_size=40,
-    ),
-    st.booleans(),
-)
-def test_promise_09_every_interleaving_of_signals_converges(
-    storm: list[tuple[ev.Event, int, bool]], may_end: bool
-) -> None:
-    world = served(ev.Policy(size=2))
-    sent = [event for event, _, _ in storm if may_end or event not in (TERM, INT)]
-    for event, gap_ms, breathe in storm:
-        if event in sent:
-            world.now += gap_ms / 1000
-            world.tell(event)
-            if breathe:
-                world.settle(Mood.HEALTHY)
-    world.go_on(60)
-    if TERM in sent or INT in sent:
-        assert world.exits == [0]
-        return
-    assert world.at_full_strength()
-    assert not world.load_due, "a reload was forgotten"
-    assert (world.mind.generation > 1) == (HUP in sent)
-    assert world.mind.generation <= 1 + sent.count(HUP)
-    before = world.mind.generation
-    world.tell(HUP)
-    world.go_on(20)
-    assert world.mind.generation == before + 1, "deaf after the storm"
-    assert world.at_full_strength()
 
 
 @examples(100)

@@ -1,10 +1,11 @@
 """A world for the supervisor to live in: a model of the hands, the kernel and the children, that checks every action.
 
-It holds what is true (which children live, serve, were asked to leave) apart from what the supervisor believes, and
-asserts the invariants of docs/design.md after every event.
+It holds what is true (which children live, serve, were asked to leave, who waits for a reload, which doors are open)
+apart from what the supervisor believes, and asserts the invariants of docs/design.md after every event.
 """
 
-from collections import deque
+import math
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -14,7 +15,9 @@ from forkserve.master.records import Phase
 from forkserve.master.supervisor import Supervisor
 
 KILL_PAUSE_S = 5.0
+ROUND_S = 1.0  # more patience after the master overslept
 BOOT_S = 0.1
+NEVER = math.inf
 MAX_ROUNDS = 100  # of what one moment may bring
 
 
@@ -35,7 +38,11 @@ class Child:
     since: float = 0.0
     serves: bool = False  # said READY, and nothing since that ends it
     leaves: bool = False  # said that it retires by itself
-    overdue: bool = False  # its request was reported overdue
+    tired: bool = False  # said that it wants to be replaced
+    guilty: bool = False  # its request was reported overdue, or its memory as too much
+    stopped: bool = False  # by a SIGSTOP
+    resumes: bool = False  # an order of ours continued it, which the mind has not heard yet
+    patience_until: float = NEVER  # how long it may serve and be stopped
     asked: bool = False  # Retire or Hurry
     dumped: bool = False
     killed_at: float | None = None
@@ -49,12 +56,24 @@ class World:
     children: dict[int, Child] = field(default_factory=dict)
     ids: set[int] = field(default_factory=set)
     unanswered: deque[int] = field(default_factory=deque)  # spawns, in order
-    loads: int = 0  # unanswered LoadConfig
-    load_due: bool = False  # a Reload was wished for after the last LoadConfig
-    reloads: int = 0  # wishes
+    ended: int = 0  # children
     exits: list[int] = field(default_factory=list)
     heard: list[do.Action] = field(default_factory=list, repr=False)
+    announced: do.Notify = field(default_factory=lambda: do.Notify(""))
     was_ready: bool = False
+    # Reloads. A reading of the settings has a number and brings a door of that number, and no other.
+    wishes: int = 0
+    waiting: set[int] = field(default_factory=set)  # wishes that nobody answered
+    loads: int = 0  # unanswered LoadConfig
+    load_due: bool = False  # a Reload was wished for after the last LoadConfig
+    reading: int = 0
+    wishes_known: dict[int, int] = field(default_factory=lambda: {0: 0})  # at each reading
+    newest: int = 0  # the last good reading
+    outfits: dict[int, int] = field(default_factory=dict)  # reading by generation
+    doors: set[int] = field(default_factory=lambda: {0})
+    unsettled: bool = False
+    shut: bool = False
+    shut_at: float = NEVER  # when a stop has to shut the doors
 
     def __post_init__(self) -> None:
         self.mind = Supervisor(self.policy, lambda: self.jitter)
@@ -64,17 +83,31 @@ class World:
 
     def tell(self, event: ev.Event) -> list[do.Action]:
         """Feed one event, check and perform the answer, then look again at the same moment."""
-        if isinstance(event, ev.Reload):
-            self.reloads += 1
-            self.load_due = True
+        self.expect(event)
         actions = self.mind.handle(event, self.now)
         self.perform(actions)
+        self.check_rest()
         again = self.mind.handle(ev.Ticked(), self.now)
         assert again == [], f"planning twice said {again} after {event}"
         wake = self.mind.next_deadline()
         assert wake is None or wake > self.now, f"busy loop: {wake} after {event} at {self.now}"
-        assert self.mind.generation <= 1 + self.reloads
         return actions
+
+    def expect(self, event: ev.Event) -> None:
+        """Note what must come of this event."""
+        match event:
+            case ev.Reload() if not self.leaving:
+                self.wishes += 1
+                self.waiting.add(self.wishes)
+                self.load_due = True
+            case ev.Drain() if not (self.leaving or self.exits):
+                self.shut_at = self.now + self.policy.drain_delay_s
+            case ev.Drain() | ev.Stop():
+                self.shut_at = min(self.shut_at, self.now)
+            case ev.Ticked(overslept=True):
+                for child in self.children.values():
+                    if child.patience_until <= self.now:
+                        child.patience_until = self.now + ROUND_S
 
     def perform(self, actions: list[do.Action]) -> None:
         assert not (self.exits and actions), f"said after Exit: {actions}"
@@ -86,43 +119,92 @@ class World:
                 case do.Retire() | do.Hurry():
                     self.ask(action)
                 case do.Dump():
-                    child = self.target(action.id)
-                    assert not child.dumped and child.killed_at is None
-                    assert child.asked or child.overdue or not child.serves, "an idle worker was dumped"
-                    child.dumped, child.serves = True, False
+                    self.dump(action)
                 case do.Kill():
                     self.kill(action)
                 case do.LoadConfig():
-                    self.loads += 1
-                    self.load_due = False
-                    assert self.loads == 1, "asked for the settings twice at once"
+                    self.load()
+                case do.ReloadEnded():
+                    self.answer_waiting(action)
+                case do.Settle():
+                    self.settle_doors(action)
+                case do.ShutDoors():
+                    assert self.leaving and not self.shut, "the doors were shut twice, or while serving"
+                    assert self.now >= self.shut_at or self.mind.phase is Phase.STOPPING, "shut too early"
+                    self.shut = True
                 case do.Notify():
                     self.notify(action)
                 case do.Exit():
                     assert not self.children
                     self.exits.append(action.code)
         assert len(self.exits) <= 1
+        answers = [action for action in actions if isinstance(action, do.ReloadEnded)]
+        assert not answers or answers[-1].generation == self.mind.generation
+
+    def check_rest(self) -> None:
+        """Assert what must hold between any two events."""
+        mind, serving = self.mind, self.serving()
+        assert mind.generation <= 1 + self.wishes
+        assert mind.wishes == self.wishes
+        assert {child.id for child in serving} == {id for id in self.ids if mind.is_ready(id)}
+        assert mind.ready == len(serving)
+        assert sum(mind.ends.values()) == self.ended
+        assert not mind.degraded or mind.ready < mind.size, "degraded at full strength"
+        assert mind.reloading or not self.waiting, f"nobody will answer {self.waiting}"
+        assert mind.reloading or self.leaving or not self.unsettled, "a reload ended and left its doors as they were"
+        assert all(child.patience_until > self.now for child in serving), "a stopped worker was not replaced"
+        if self.leaving and not self.exits:
+            assert not self.waiting
+            assert self.shut == (self.now >= self.shut_at or mind.phase is Phase.STOPPING)
+            assert not self.shut or not serving, "not asked to leave"
+        state = (mind.phase is Phase.SERVING, mind.reloading, self.leaving)
+        flags = (self.announced.ready, self.announced.reloading, self.announced.stopping)
+        assert flags == (state[0] and not state[1], state[0] and state[1], state[2]), self.announced
+
+    @property
+    def leaving(self) -> bool:
+        return self.mind.phase in (Phase.DRAINING, Phase.STOPPING)
 
     def spawn(self, spawn: do.Spawn) -> None:
         assert self.mind.phase in (Phase.STARTING, Phase.SERVING), "spawned while winding down"
         assert spawn.id not in self.ids, "an id was used twice"
         assert spawn.slot not in {child.slot for child in self.children.values()}, "two children in one slot"
-        limit = self.mind.size + self.policy.surge
+        size, policy = self.mind.size, self.policy
+        limit = size + max(policy.surge, math.ceil(size * policy.surge_percent / 100))
         assert 0 <= spawn.slot < limit
         assert len(self.children) < limit, "more live processes than size + surge"
+        assert self.outfits.setdefault(spawn.generation, self.newest) in self.doors, "born without a door"
         self.ids.add(spawn.id)
         self.children[spawn.id] = Child(spawn.id, spawn.slot, spawn.generation)
         self.unanswered.append(spawn.id)
 
     def ask(self, action: do.Retire | do.Hurry) -> None:
         child = self.target(action.id)
-        if self.mind.phase not in (Phase.DRAINING, Phase.STOPPING):
+        if self.leaving:
+            assert self.shut, "asked to leave before the doors were shut"
+            assert action != do.Retire(action.id, drain=False)
+        else:
             assert child.serves, "only who serves is retired"
             assert len(self.serving()) > self.mind.size, "our own retiring cost capacity"
             assert action != do.Retire(action.id, drain=True)
             strangers = [c for c in self.serving() if c.generation != self.mind.generation]
             assert not strangers or child in strangers, "retired the wanted generation first"
+            assert strangers or child.tired or not [c for c in self.serving() if c.tired], "retired a fresh one first"
         child.asked, child.serves = True, False
+        self.resume(child)
+
+    def dump(self, dump: do.Dump) -> None:
+        child = self.target(dump.id)
+        assert not child.dumped and child.killed_at is None
+        stopped_for_long = child.patience_until <= self.now
+        assert child.asked or child.guilty or stopped_for_long or not child.serves, "an idle worker was dumped"
+        child.dumped, child.serves = True, False
+        self.resume(child)
+
+    def resume(self, child: Child) -> None:
+        """Continue a stopped child along with an order, or it could not obey."""
+        child.resumes = child.resumes or child.stopped
+        child.stopped, child.patience_until = False, NEVER
 
     def kill(self, kill: do.Kill) -> None:
         child = self.target(kill.id)
@@ -139,7 +221,36 @@ class World:
         if notify.ready and not self.was_ready:
             assert len(self.serving()) >= self.mind.size, "READY=1 before the workers served"
             self.was_ready = True
-        assert notify.stopping == (self.mind.phase in (Phase.DRAINING, Phase.STOPPING))
+        assert notify.stopping == self.leaving
+        self.announced = notify
+
+    # Reloads
+
+    def load(self) -> None:
+        assert not self.loads, "asked for the settings twice at once"
+        self.loads, self.load_due = 1, False
+        self.reading += 1
+        self.wishes_known[self.reading] = self.wishes
+        self.doors.add(self.reading)  # bound at once, before the mind hears that the settings are good
+
+    def answer_waiting(self, ended: do.ReloadEnded) -> None:
+        numbers = set(range(ended.after + 1, ended.upto + 1))
+        assert numbers and numbers <= self.waiting, f"{ended} answers nobody, or somebody twice"
+        self.waiting -= numbers
+        assert ended.error.startswith("abandoned") == self.leaving
+        if ended.error:
+            return
+        assert ended.generation == self.mind.generation == self.mind.serving
+        assert self.at_full_strength(), "success was told too early"
+        assert {child.generation for child in self.children.values()} == {ended.generation}, "an old one lives"
+        assert ended.upto <= self.wishes_known[self.outfits[ended.generation]], "that wish came after the settings"
+
+    def settle_doors(self, settle: do.Settle) -> None:
+        assert self.unsettled and not self.leaving
+        assert not self.mind.reloading, "closed the doors of a reload that is under way"
+        assert settle.generation == self.mind.generation
+        self.unsettled = False
+        self.doors = {self.outfits.setdefault(settle.generation, self.newest)}
 
     # The children and the kernel
 
@@ -166,13 +277,17 @@ class World:
         """Answer a LoadConfig; what it says may ask for one more."""
         self.loads -= 1
         if error:
+            self.doors.discard(self.reading)
             self.tell(ev.ConfigRejected(error))
         else:
-            self.policy = policy or self.policy
+            self.newest = self.reading
+            if not self.leaving:
+                self.policy, self.unsettled = policy or self.policy, True
             self.tell(ev.ConfigLoaded(self.policy, resize))
 
     def say_ready(self, child: Child) -> None:
         child.serves = not child.dumped and child.killed_at is None
+        self.be_patient(child)
         self.tell(ev.WorkerReady(child.id))
 
     def say_boot_failed(self, child: Child) -> None:
@@ -180,27 +295,50 @@ class World:
 
     def say_retiring(self, child: Child) -> None:
         child.serves, child.leaves = False, True
-        self.tell(ev.WorkerRetiring(child.id, "recycled"))
+        self.tell(ev.WorkerRetiring(child.id, "left"))
+
+    def say_tired(self, child: Child) -> None:
+        child.tired = True
+        self.tell(ev.WorkerTired(child.id, "max_requests"))
+
+    def say_stopped(self, child: Child) -> None:
+        child.stopped, child.resumes = True, False
+        self.be_patient(child)
+        self.tell(ev.WorkerStopped(child.id))
+
+    def say_continued(self, child: Child) -> None:
+        child.stopped, child.resumes, child.patience_until = False, False, NEVER
+        self.tell(ev.WorkerContinued(child.id))
+
+    def be_patient(self, child: Child) -> None:
+        if child.stopped and child.serves and self.policy.timeout_s:
+            child.patience_until = min(child.patience_until, self.now + self.policy.timeout_s)
+
+    def say_too_big(self, child: Child) -> None:
+        child.guilty = True
+        self.tell(ev.WorkerTooBig(child.id, 300 << 20, 256 << 20))
+        assert child.dumped or child.killed_at is not None, "a worker that is too big was let be"
 
     def say_overdue(self, child: Child, overslept: bool = False) -> None:
-        child.overdue = not overslept
+        child.guilty = not overslept
         self.tell(ev.Ticked((ev.Overdue(child.id, 31.0, "GET /"),), overslept))
         assert overslept or child.dumped, "an overdue request was let be"
 
     def end(self, child: Child, code: int = 0, signal: int = 0) -> None:
         del self.children[child.id]
+        self.ended += 1
         self.tell(ev.WorkerExited(child.id, code, signal))
 
     # Life goes on
 
-    def go_on(self, seconds: float, mood: Mood = Mood.HEALTHY) -> None:
+    def go_on(self, seconds: float, mood: Mood = Mood.HEALTHY, rejection: str = "") -> None:
         """Let the world run by itself: everything is answered, ticks come exactly when they are due."""
         end = self.now + seconds
         while not self.exits:
-            self.settle(mood)
+            self.settle(mood, rejection)
             moments = [end]
             if mood is not Mood.HANGING:
-                moments += [child.since + BOOT_S for child in self.booting()]
+                moments += [child.since + BOOT_S for child in self.booting() if not child.stopped]
             wake = self.mind.next_deadline()
             moments += [wake] if wake is not None else []
             if min(moments) >= end:
@@ -209,12 +347,12 @@ class World:
             self.tell(ev.Ticked())
         self.now = end
 
-    def settle(self, mood: Mood) -> None:
-        """Do everything that this moment brings, and what that brings in turn."""
+    def settle(self, mood: Mood, rejection: str = "") -> None:
+        """Do everything that this moment brings, and what that brings in turn; ``rejection`` of all settings."""
         for _ in range(MAX_ROUNDS):
             before = len(self.heard)
             while self.loads:
-                self.answer_load()
+                self.answer_load(error=rejection)
             while self.unanswered:
                 self.answer_fork()
             for child in self.forked():
@@ -227,6 +365,10 @@ class World:
         raise AssertionError(f"the world does not come to rest at {self.now}")
 
     def live(self, child: Child, mood: Mood) -> None:
+        if child.resumes:
+            self.say_continued(child)
+        if child.stopped:
+            return
         if child.asked or child.leaves or child.dumped:
             self.end(child)
         elif not child.serves and self.now >= child.since + BOOT_S:
@@ -239,3 +381,6 @@ class World:
     def at_full_strength(self) -> bool:
         serving = self.serving()
         return len(serving) == self.mind.size and {c.generation for c in serving} == {self.mind.generation}
+
+    def count(self, kind: type[do.Action]) -> int:
+        return Counter(type(action) for action in self.heard)[kind]

@@ -1,0 +1,201 @@
+"""The control socket: one JSON line in, JSON lines out. Runs in the master, inside its epoll; never waits.
+
+Only the master's own user and root are heard (SO_PEERCRED). A path is made with mode 0600, under a temporary name, and
+is never taken from a living instance; `auto` is an abstract name with the PID in it, which cannot be taken at all.
+Bounded: few connections, short requests; one descriptor is kept in reserve, so that it answers when none is left.
+"""
+
+import errno
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from forkserve.errors import BindError
+from forkserve.log import log
+from forkserve.net.address import Address, Family
+from forkserve.net.listener import Listener, bind_all
+from forkserve.typed import from_json, to_json
+
+_MOST_CONNECTIONS = 16
+_MOST_REQUEST_BYTES = 4096
+_MOST_REPLY_BYTES = 1 << 20
+
+Reply = Callable[[dict[str, Any], bool], None]  # one line of the answer, and whether it is the last
+Handler = Callable[[dict[str, Any], Reply], None]
+
+
+def auto_address(pid: int) -> Address:
+    """Return the abstract address that a master of this PID listens at."""
+    return Address(Family.ABSTRACT, path=f"forkserve/{pid}")
+
+
+class Control:
+    """The socket and its few connections."""
+
+    def __init__(self, where: str, epoll: select.epoll, handler: Handler) -> None:
+        """Listen at ``where`` (a path or "auto"). Raises BindError."""
+        address = auto_address(os.getpid()) if where == "auto" else Address(Family.UNIX, path=where)
+        old_mask = os.umask(0o177)
+        try:
+            self._listener: Listener = bind_all([address], _MOST_CONNECTIONS)[0]
+        except BindError as error:
+            raise BindError(f"control_socket = {where!r}: {str(error).partition(': ')[2]}") from None
+        finally:
+            os.umask(old_mask)
+        self._epoll = epoll
+        self._handler = handler
+        self._connections: dict[int, _Connection] = {}
+        self._reserve = -1
+        self._take_reserve()
+        epoll.register(self._listener.socket.fileno(), select.EPOLLIN)
+
+    def knows(self, fd: int) -> bool:
+        """Whether an event of this descriptor is ours."""
+        return fd in self._connections or fd == self._listener.socket.fileno()
+
+    def on_event(self, fd: int) -> None:
+        """Go on with what this descriptor is ready for."""
+        connection = self._connections.get(fd)
+        if connection is None:
+            self._accept()
+        else:
+            connection.on_event()
+
+    def close(self, *, unlink: bool = True) -> None:
+        """Close everything, at the end of the service."""
+        for connection in list(self._connections.values()):
+            connection.close()
+        self._listener.close(unlink=unlink)
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
+
+    def let_go(self) -> None:
+        """Close this process's copies, as a new child does."""
+        self.close(unlink=False)
+
+    def _accept(self) -> None:
+        sock = self._accept_one()
+        if sock is None:
+            return
+        if len(self._connections) >= _MOST_CONNECTIONS or not _is_friend(sock):
+            log.warning("control connection refused", connections=len(self._connections))
+            sock.close()
+            return
+        sock.setblocking(False)
+        fd = sock.fileno()
+        self._connections[fd] = _Connection(sock, self._epoll, self._handler, self._forget)
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _accept_one(self) -> socket.socket | None:
+        try:
+            return self._listener.socket.accept()[0]
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or self._reserve < 0:
+                return None
+        # No descriptor is left: the operator who asks why must be answered all the same.
+        os.close(self._reserve)
+        self._reserve = -1
+        try:
+            return self._listener.socket.accept()[0]
+        except OSError:
+            return None
+
+    def _take_reserve(self) -> None:
+        try:
+            self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            pass  # none is left; the next connection that ends leaves one
+
+    def _forget(self, fd: int) -> None:
+        del self._connections[fd]
+        if self._reserve < 0:
+            self._take_reserve()
+
+
+class _Connection:
+    """One client: a request line, then the lines of its answer."""
+
+    def __init__(
+        self, sock: socket.socket, epoll: select.epoll, handler: Handler, forget: Callable[[int], None]
+    ) -> None:
+        self._socket = sock
+        self._fd = sock.fileno()
+        self._epoll = epoll
+        self._handler = handler
+        self._forget = forget
+        self._request = b""
+        self._asked = False
+        self._owed = b""
+        self._ended = False
+
+    def on_event(self) -> None:
+        if self._owed:
+            self._write()
+        else:
+            self._read()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._socket.close()
+            self._forget(fd)
+
+    def reply(self, line: dict[str, Any], last: bool) -> None:
+        """Send one line; the connection closes after the last."""
+        if self._fd < 0 or self._ended:
+            return
+        self._owed += to_json(line) + b"\n"
+        self._ended = last
+        if len(self._owed) > _MOST_REPLY_BYTES:
+            self.close()
+        else:
+            self._write()
+
+    def _read(self) -> None:
+        try:
+            piece = self._socket.recv(_MOST_REQUEST_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        if not piece:
+            self.close()
+            return
+        if self._asked:
+            return  # one request per connection: whatever follows is not read as another
+        self._request += piece
+        line, newline, _ = self._request.partition(b"\n")
+        if newline:
+            self._asked = True
+            request = from_json(line)
+            if isinstance(request, dict):
+                self._handler(request, self.reply)
+            else:
+                self.reply({"error": "expected one JSON object on one line"}, True)
+        elif len(self._request) >= _MOST_REQUEST_BYTES:
+            self.reply({"error": f"the request has more than {_MOST_REQUEST_BYTES} bytes"}, True)
+
+    def _write(self) -> None:
+        try:
+            self._owed = self._owed[self._socket.send(self._owed) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        if self._owed:
+            self._epoll.modify(self._fd, select.EPOLLOUT)
+        elif self._ended:
+            self.close()
+        else:
+            self._epoll.modify(self._fd, select.EPOLLIN)
+
+
+def _is_friend(sock: socket.socket) -> bool:
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", raw)
+    return uid in (0, os.geteuid())

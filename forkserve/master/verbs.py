@@ -1,0 +1,78 @@
+"""What can be asked over the control socket: each verb is a wish or a question. Runs in the master.
+
+A request is {"verb": NAME, ...}; an answer's last line has "ok". The signals, the service manager and this socket say
+the same wishes. Sockets are control.py's matter.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from forkserve.master import events as ev
+from forkserve.master.actions import ReloadEnded
+from forkserve.master.control import Reply
+from forkserve.master.supervisor import SIZE_MAX, SIZE_MIN
+
+VERBS = ("status", "reload", "scale", "stop", "reopen")
+
+
+class Verbs:
+    """The verbs, and who waits for the end of a reload."""
+
+    def __init__(self, wish: Callable[[ev.Wish], int], status: Callable[[], dict[str, Any]]) -> None:
+        """``wish`` meets a wish and returns how many reloads were ever wished for; ``status`` is the snapshot."""
+        self._wish = wish
+        self._status = status
+        self._waiting: list[tuple[int, Reply]] = []
+
+    def handle(self, request: dict[str, Any], reply: Reply) -> None:
+        """Meet one request."""
+        match request:
+            case {"verb": "status"}:
+                reply({"ok": True, "status": self._status()}, True)
+            case {"verb": "reload", "wait": True}:
+                self._reload_and_wait(reply)
+            case {"verb": "reload"}:
+                self._wish(ev.Reload())
+                reply({"ok": True}, True)
+            case {"verb": "scale", "to": int(to)} if SIZE_MIN <= to <= SIZE_MAX and to is not True:
+                self._wish(ev.Scale(to=to))
+                reply({"ok": True, "size": to}, True)
+            case {"verb": "scale"}:
+                reply({"ok": False, "error": f"scale: expected a number of workers, {SIZE_MIN} to {SIZE_MAX}"}, True)
+            case {"verb": "stop", "quick": True}:
+                reply({"ok": True}, True)
+                self._wish(ev.Stop())
+            case {"verb": "stop"}:
+                reply({"ok": True}, True)
+                self._wish(ev.Drain())
+            case {"verb": "reopen"}:
+                self._wish(ev.ReopenLogs())
+                reply({"ok": True}, True)
+            case _:
+                reply({"ok": False, "error": f"unknown verb; known are {' '.join(VERBS)}"}, True)
+
+    def on_reload_ended(self, ended: ReloadEnded) -> None:
+        """Answer those whose reload this was."""
+        still = []
+        for number, reply in self._waiting:
+            if ended.after < number <= ended.upto:
+                reply(
+                    {
+                        "ok": not ended.error,
+                        "generation": ended.generation,
+                        "error": ended.error,
+                        "traceback": ended.traceback,
+                    },
+                    True,
+                )
+            else:
+                still.append((number, reply))
+        self._waiting = still
+
+    def _reload_and_wait(self, reply: Reply) -> None:
+        if self._status()["phase"] in ("draining", "stopping"):
+            reply({"ok": False, "error": "the service is stopping"}, True)
+            return
+        reply({"begun": True}, False)
+        number = self._wish(ev.Reload())
+        self._waiting.append((number, reply))
