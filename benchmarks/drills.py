@@ -314,7 +314,7 @@ def _run(drill: Drill, subject: Subject, number: int, options: argparse.Namespac
     except InvalidRunError as fault:
         return Run(drill.name, subject.name, number, fault=str(fault))
     entries = [entry for load in rig.loads for entry in load.entries]
-    failures = Counter(entry.outcome.value for entry in entries if entry.failed and not entry.caught)
+    failures = dict(Counter(entry.outcome.value for entry in entries if entry.failed and not entry.caught))
     late_ms = max((entry.late_s * 1e3 for entry in entries), default=0.0)
     return Run(drill.name, subject.name, number, figures, len(entries), failures, late_ms)
 

@@ -49,5 +49,5 @@ def from_json(raw: bytes) -> Any:
     """Read JSON; None for what is none."""
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # the last: nested too deep
         return None

@@ -79,26 +79,40 @@ class Control:
 
     def _accept(self) -> None:
         sock = self._accept_one()
-        if sock is None:
-            return
-        if len(self._connections) >= _MOST_CONNECTIONS or not _is_friend(sock):
+        if sock is not None and (not _is_friend(sock) or not self._has_room()):
             log.warning("control connection refused", connections=len(self._connections))
             sock.close()
-            return
-        sock.setblocking(False)
-        fd = sock.fileno()
-        self._connections[fd] = _Connection(sock, self._epoll, self._handler, self._forget)
-        self._epoll.register(fd, select.EPOLLIN)
+        elif sock is not None:
+            sock.setblocking(False)
+            fd = sock.fileno()
+            self._connections[fd] = _Connection(sock, self._epoll, self._handler, self._forget)
+            self._epoll.register(fd, select.EPOLLIN)
+        if self._reserve < 0:
+            self._take_reserve()
+
+    def _has_room(self) -> bool:
+        return len(self._connections) < _MOST_CONNECTIONS or self._drop_idle()
+
+    def _drop_idle(self) -> bool:
+        """Close the oldest connection that has not asked anything yet; False if there is none."""
+        idle = next((connection for connection in self._connections.values() if not connection.asked), None)
+        if idle is not None:
+            idle.close()
+        return idle is not None
 
     def _accept_one(self) -> socket.socket | None:
         try:
             return self._listener.socket.accept()[0]
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE) or self._reserve < 0:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
                 return None
         # No descriptor is left: the operator who asks why must be answered all the same.
-        os.close(self._reserve)
-        self._reserve = -1
+        if self._reserve < 0 and not self._drop_idle():
+            self._listen(False)  # else epoll would say again and again that somebody waits
+            return None
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
         try:
             return self._listener.socket.accept()[0]
         except OSError:
@@ -110,10 +124,14 @@ class Control:
         except OSError:
             pass  # none is left; the next connection that ends leaves one
 
+    def _listen(self, on: bool) -> None:
+        self._epoll.modify(self._listener.socket.fileno(), select.EPOLLIN if on else 0)
+
     def _forget(self, fd: int) -> None:
         del self._connections[fd]
         if self._reserve < 0:
             self._take_reserve()
+            self._listen(True)
 
 
 class _Connection:
@@ -128,7 +146,7 @@ class _Connection:
         self._handler = handler
         self._forget = forget
         self._request = b""
-        self._asked = False
+        self.asked = False
         self._owed = b""
         self._ended = False
 
@@ -165,12 +183,12 @@ class _Connection:
         if not piece:
             self.close()
             return
-        if self._asked:
+        if self.asked:
             return  # one request per connection: whatever follows is not read as another
         self._request += piece
         line, newline, _ = self._request.partition(b"\n")
         if newline:
-            self._asked = True
+            self.asked = True
             request = from_json(line)
             if isinstance(request, dict):
                 self._handler(request, self.reply)

@@ -1,5 +1,6 @@
 """The drills' own parts: the client on its schedule, the verdicts, the page. Servers here are sockets of the test."""
 
+import json
 import os
 import re
 import resource
@@ -20,7 +21,7 @@ import pytest
 
 from benchmarks import drill_report, report, tree
 from benchmarks.drill_report import MEASURES, Results, Row, Run
-from benchmarks.drills import DRILLS, main
+from benchmarks.drills import DRILLS, _publish, main
 from benchmarks.errors import InvalidRunError
 from benchmarks.openloop import Ask, Entry, Load, Outcome, steady
 from benchmarks.rig import NEVER, SUBJECTS, Code, rigged, wait
@@ -249,6 +250,14 @@ def test_table_has_the_median_the_worst_and_the_kinds_of_failure() -> None:
     assert "| worst latency | 4 ms (never) | – | ≤ 50 ms |" in text
     assert "| serves when it is over | yes (no) | – | yes |" in text
     assert "| boots in 5 s | 2 | – |  |" in text
+
+
+def test_data_has_every_run_and_no_infinity(tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    _publish(_results(_run(1, failed=2), _run(2, worst_ms=NEVER)), None, data)
+    first, second = json.loads(data.read_text(), parse_constant=pytest.fail)["runs"]
+    assert first["failures"] == {"reset": 2}
+    assert second["figures"]["worst_ms"] is None
 
 
 def test_goal_is_missed_by_the_worst_round_and_only_by_forkserve() -> None:
