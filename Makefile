@@ -29,14 +29,14 @@ test: $(VENV) ## run the tests; ARGS="-k reload -x" goes to pytest
 	$(PYTHON_OF_VENV) -m pytest $(ARGS)
 
 .PHONY: test-long
-test-long: $(VENV) ## the random lives of the mind at length: 10,000 orders of signals, not 300; takes minutes
-	FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py $(ARGS)
+test-long: $(VENV) ## the mind at length: 10,000 random lives, not 300, and storms of signals; takes minutes
+	FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py tests/unit/test_supervisor_signals.py $(ARGS)
 
 # The figures of the drills are written into docs/promises.md; peers that are not built are left out of them.
 .PHONY: promises
 promises: $(VENV) .bench/peers/.installed ## the promises at length: 200 reloads under 100,000 requests, the random lives, the drills; takes long
 	FORKSERVE_FULL=1 $(PYTHON_OF_VENV) -m pytest tests/process $(ARGS)
-	FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py tests/unit/test_supervisor_signals.py
+		FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py tests/unit/test_supervisor_signals.py $(ARGS)
 	$(PYTHON_OF_VENV) benchmarks/drills.py --peers .bench/peers --write docs/promises.md
 
 .PHONY: check

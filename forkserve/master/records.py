@@ -73,10 +73,8 @@ class Record(Struct):
         """Say in a few words, of which there are few, what a counter counts this end under."""
         if signal == SIGKILL and self.killed:
             return f"killed: {self.why}"
-        if self.why:
-            return self.why
-        if self.asked or self.stage is Stage.RETIRING:
-            return "left by itself"
+        if self.asked or self.stage in (Stage.RETIRING, Stage.KILLED):  # KILLED: it left between dump and kill
+            return self.why or "left by itself"
         return f"signal {signal}" if signal else f"exit code {code}"
 
     def cause_of_end(self, code: int, signal: int) -> str:

@@ -82,8 +82,8 @@ class Decoder:
         self._most_keys = len(template) + limits.fields
         self._fed = 0  # bytes of the current call of feed()
         self._head_bytes = 0  # of the request that is read: what came by every later call of feed()
-        # Holds something between requests. As a list, so that llhttp's callback can be a method of it: the first byte of
-        # a request costs no frame of Python, which is 0.1 us.
+        # Holds something between requests. A list, so that llhttp's callback can be a method of it: the first byte
+        # of a request costs no frame of Python, which is 0.1 us.
         self._between = [True]
         self.on_message_begin = self._between.clear
         self._silent_bytes = 0  # of a chunked body: what came since its last data

@@ -15,7 +15,7 @@ from tests.unit.lives import BACKOFF_S, ENDINGS, HUP, INT, TERM, Life, examples,
 from tests.unit.world import NEVER, Mood, World
 
 
-@examples(300)
+@examples(400)
 @given(policies, lives() | lives(*ENDINGS), st.sampled_from(Mood), st.booleans())
 def test_every_life_keeps_the_laws_and_ends_when_it_is_drained(
     policy: ev.Policy, life: Life, mood: Mood, start_well: bool
