@@ -36,7 +36,7 @@ test-long: $(VENV) ## the mind at length: 10,000 random lives, not 300, and stor
 .PHONY: promises
 promises: $(VENV) .bench/peers/.installed ## the promises at length: 200 reloads under 100,000 requests, the random lives, the drills; takes long
 	FORKSERVE_FULL=1 $(PYTHON_OF_VENV) -m pytest tests/process $(ARGS)
-		FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py tests/unit/test_supervisor_signals.py $(ARGS)
+		FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py tests/unit/test_supervisor_signals.py
 	$(PYTHON_OF_VENV) benchmarks/drills.py --peers .bench/peers --write docs/promises.md
 
 .PHONY: check

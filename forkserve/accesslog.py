@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from forkserve.errors import SettingsError
 from forkserve.log import LogFile, log, one_line
 
 _ATOM = re.compile(r"%(?:\(([^()]*)\)s|(%)|.{0,8})", re.DOTALL)
@@ -133,6 +134,14 @@ def compile_format(text: str) -> tuple[str, tuple[Atom, ...]]:
         pieces.append("%s")
     pieces.append(text[at:].replace("%", "%%"))
     return "\t".join(one_line(part) for part in "".join(pieces).split("\t")) + "\n", tuple(atoms)
+
+
+def check_format(text: str) -> None:
+    """Raise SettingsError if a format cannot be used: asked when the settings are read, not when a worker boots."""
+    try:
+        compile_format(text)
+    except ValueError as reason:
+        raise SettingsError(f"access_log_format = '{one_line(text)}': {reason}") from None
 
 
 class AccessLog:

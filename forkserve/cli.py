@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from forkserve import __version__
+from forkserve.accesslog import check_format
 from forkserve.config import resolve, sources, values
 from forkserve.config.resolve import Resolved
 from forkserve.config.settings import Declared, Kind, Settings, declared
@@ -123,6 +124,7 @@ def _run(argv: list[str]) -> int:
     layer = sources.read_argv({name: text for name, text in params.items() if text not in (None, ())})
     is_app_needed = wants_check or not wants_print
     resolved = resolve.load(layer, os.environ, config_path or "", is_app_needed=is_app_needed)
+    check_format(resolved.settings.access_log_format)
     if wants_print:
         _print(sources.to_toml(resolved.settings, resolved.origins))
     if wants_check:

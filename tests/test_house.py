@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "typed": (),
     "log": (),
-    "accesslog": ("log",),
+    "accesslog": ("log", "errors"),
     "apps": ("apps",),
     "net": ("net", "errors", "typed"),
     "net.address": ("typed",),
@@ -35,14 +35,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # The mind.
     "master": ("master", "errors", "typed"),
     # The hands. Neither knows a worker, an app or a protocol: cli gives them a callable that becomes the child.
-    "master.loop": ("master", "unix", "net", "config", "birth", "log", "errors", "typed"),
+    "master.loop": ("master", "unix", "net", "config", "accesslog", "birth", "log", "errors", "typed"),
     "master.process": ("unix.signals", "log", "errors", "typed"),
     "master.children": ("master", "unix", "net.listener", "config.settings", "birth", "log", "typed"),
     "master.doors": ("net", "log"),
     "master.control": ("net", "log", "errors", "typed"),
     "master.status": ("master", "net.listener", "unix.scoreboard", "config.settings"),
     "master.verbs": ("master",),
-    "cli": ("config", "master.loop", "worker.main", "wsgi.app", "errors"),
+    "cli": ("config", "accesslog", "master.loop", "worker.main", "wsgi.app", "errors"),
     "__main__": ("cli",),
     # Programs of their own, which speak to a master.
     "ops": ("ops", "log", "errors", "typed"),

@@ -22,6 +22,8 @@ from forkserve.typed import from_json, to_json
 _MOST_CONNECTIONS = 16
 _MOST_REQUEST_BYTES = 4096
 _MOST_REPLY_BYTES = 1 << 20
+# Said once for each new connection: one that cannot be accepted for now must not make the master spin.
+_ONCE = select.EPOLLIN | select.EPOLLET
 
 Reply = Callable[[dict[str, Any], bool], None]  # one line of the answer, and whether it is the last
 Handler = Callable[[dict[str, Any], Reply], None]
@@ -50,7 +52,7 @@ class Control:
         self._connections: dict[int, _Connection] = {}
         self._reserve = -1
         self._take_reserve()
-        epoll.register(self._listener.socket.fileno(), select.EPOLLIN)
+        epoll.register(self._listener.socket.fileno(), _ONCE)
 
     def knows(self, fd: int) -> bool:
         """Whether an event of this descriptor is ours."""
@@ -60,24 +62,39 @@ class Control:
         """Go on with what this descriptor is ready for."""
         connection = self._connections.get(fd)
         if connection is None:
-            self._accept()
+            self._accept_some()
         else:
             connection.on_event()
 
-    def close(self, *, unlink: bool = True) -> None:
+    def close(self) -> None:
         """Close everything, at the end of the service."""
         for connection in list(self._connections.values()):
             connection.close()
-        self._listener.close(unlink=unlink)
+        self._listener.close(unlink=True)
         if self._reserve >= 0:
             os.close(self._reserve)
             self._reserve = -1
 
     def let_go(self) -> None:
         """Close this process's copies, as a new child does."""
-        self.close(unlink=False)
+        for connection in self._connections.values():
+            connection.let_go()
+        self._listener.close()
+        if self._reserve >= 0:
+            os.close(self._reserve)
 
-    def _accept(self) -> None:
+    def _accept_some(self) -> None:
+        for _ in range(_MOST_CONNECTIONS):
+            if not self._accept():
+                return
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Have epoll say in its next round whether somebody waits."""
+        self._epoll.modify(self._listener.socket.fileno(), _ONCE)
+
+    def _accept(self) -> bool:
+        """Let one client in or send it away; False if there was none, or no descriptor for it."""
         sock = self._accept_one()
         if sock is not None and (not _is_friend(sock) or not self._has_room()):
             log.warning("control connection refused", connections=len(self._connections))
@@ -89,6 +106,7 @@ class Control:
             self._epoll.register(fd, select.EPOLLIN)
         if self._reserve < 0:
             self._take_reserve()
+        return sock is not None
 
     def _has_room(self) -> bool:
         return len(self._connections) < _MOST_CONNECTIONS or self._drop_idle()
@@ -108,8 +126,7 @@ class Control:
                 return None
         # No descriptor is left: the operator who asks why must be answered all the same.
         if self._reserve < 0 and not self._drop_idle():
-            self._listen(False)  # else epoll would say again and again that somebody waits
-            return None
+            return None  # the end of a connection makes us look again
         if self._reserve >= 0:
             os.close(self._reserve)
             self._reserve = -1
@@ -124,14 +141,11 @@ class Control:
         except OSError:
             pass  # none is left; the next connection that ends leaves one
 
-    def _listen(self, on: bool) -> None:
-        self._epoll.modify(self._listener.socket.fileno(), select.EPOLLIN if on else 0)
-
     def _forget(self, fd: int) -> None:
         del self._connections[fd]
         if self._reserve < 0:
             self._take_reserve()
-            self._listen(True)
+        self._look_again()
 
 
 class _Connection:
@@ -161,6 +175,9 @@ class _Connection:
             fd, self._fd = self._fd, -1
             self._socket.close()
             self._forget(fd)
+
+    def let_go(self) -> None:
+        self._socket.close()
 
     def reply(self, line: dict[str, Any], last: bool) -> None:
         """Send one line; the connection closes after the last."""

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, assert_never
 
 from forkserve import __version__
+from forkserve.accesslog import check_format
 from forkserve.birth import ChildMain
 from forkserve.config.resolve import Resolved, diff
 from forkserve.config.settings import Effect, Settings
@@ -279,6 +280,7 @@ class Master:
         old = self._resolved.settings
         try:
             resolved = self._resolved.reload()
+            check_format(resolved.settings.access_log_format)
             _setup_log(resolved.settings)
             try:
                 listeners = self._doors.prepare(self._wanted(resolved), resolved.settings.backlog)

@@ -28,8 +28,9 @@ class Lifeline:
         os.close(self._read_fd)
         os.close(self._write_fd)
 
-    def watch(self, grace_s: float) -> None:
-        """Bound this child's life by the master's, plus the grace in seconds. Called once, in the child."""
+    def watch(self, grace_s: float, stacks_fd: int) -> None:
+        """Bound this child's life by the master's, plus the grace in seconds; what it was doing then goes to
+        ``stacks_fd``. Called once, in the child."""
         try:
             # An open file description of our own: the owner of its signal is not shared with the siblings.
             fd = os.open(f"/proc/self/fd/{self._read_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -44,7 +45,7 @@ class Lifeline:
             except OSError:
                 ended = False
             if ended:
-                faulthandler.dump_traceback_later(max(0.1, grace_s), exit=True)
+                faulthandler.dump_traceback_later(max(0.1, grace_s), exit=True, file=stacks_fd)
 
         signal.signal(signal.SIGIO, on_io)
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())

@@ -47,7 +47,7 @@ def work(birth: Birth) -> int:
         return _say_boot_failure(birth, error)
     _timed_out.loop = loop
     _close_in_forks(birth, loop, wakeup)
-    birth.lifeline.watch(birth.settings.graceful_timeout)
+    birth.lifeline.watch(birth.settings.graceful_timeout, log.file.fd)
     gc.collect()
     gc.freeze()  # what booting made is not looked at again, and stays shared with nobody's garbage
     if not birth.channel.send(UP.encode(Ready())):

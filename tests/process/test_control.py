@@ -78,7 +78,7 @@ def test_promise_15_status_is_answered_while_every_worker_hangs_and_the_master_h
             sock = held.enter_context(s.connect())
             sock.sendall(one_request(gate.path))
             gate.wait_entered()
-        waiting = []
+        waiting: list[socket.socket] = []
         while len(os.listdir(f"/proc/{s.pid}/fd")) < 24 and len(waiting) < 15:
             waiting.append(held.enter_context(control(s)))
             waiting[-1].sendall(to_json({"verb": "reload", "wait": True}) + b"\n")

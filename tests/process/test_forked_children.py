@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -46,10 +47,15 @@ def _server() -> Server:
 def _forked(s: Server, how: str) -> Iterator[int]:
     pid = int(s.get(f"/fork?{how}").text)
     try:
+        wait_until(lambda: os.readlink(f"/proc/{pid}/cwd") == "/", "the child's own code")
         yield pid
     finally:
         if lives(pid):
             os.kill(pid, signal.SIGKILL)
+
+
+def _is_gone(pid: int) -> bool:
+    return not lives(pid)
 
 
 def _descriptors(pid: int) -> list[str]:
@@ -97,7 +103,7 @@ def test_child_of_the_app_ends_by_the_signals_that_its_worker_is_deaf_to() -> No
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             with _forked(s, "os") as child:
                 os.kill(child, number)
-                wait_until(lambda child=child: not lives(child), f"the end by {number.name}")
+                wait_until(partial(_is_gone, child), f"the end by {number.name}")
         assert status(s)["ends"] == {}
         assert s.get("/").text == str(s.workers()[0])
 

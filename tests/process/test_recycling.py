@@ -85,8 +85,8 @@ def test_jitter_draws_another_limit_for_each_worker() -> None:
 
 
 def test_max_worker_lifetime_replaces_idle_workers() -> None:
-    settings = {"max_worker_lifetime": "1s", "max_worker_lifetime_jitter": 0}
-    with Server(app=SITE, workers=1, **settings) as s, MostLive(s.pid) as seen:
+    s = Server(app=SITE, workers=1, max_worker_lifetime="1s", max_worker_lifetime_jitter=0)
+    with s, MostLive(s.pid) as seen:
         began = time.monotonic()
         assert "cause=max_worker_lifetime" in s.wait_line("worker tired")
         s.wait_line("worker exited")
