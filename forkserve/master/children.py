@@ -17,7 +17,7 @@ from forkserve.net.listener import Listener
 from forkserve.typed import Struct
 from forkserve.unix import signals, usage
 from forkserve.unix.channel import Channel, pair
-from forkserve.unix.messages import DOWN, UP, BootFailure, Down, Ready, Reopen, Retiring, Tired
+from forkserve.unix.messages import DOWN, UP, BootFailure, Down, Look, Ready, Reopen, Retiring, Stuck, Tired
 from forkserve.unix.orphan import Lifeline
 from forkserve.unix.scoreboard import GENERATION, PID, Row, Scoreboard
 
@@ -96,6 +96,11 @@ class Children:
             if not child.channel.closed:
                 child.channel.send(DOWN.encode(Reopen()))
 
+    def _tell_others_to_look(self, stuck: Child) -> None:
+        for child in self._by_id.values():
+            if child is not stuck and not child.channel.closed:
+                child.channel.send(DOWN.encode(Look()))
+
     def dump(self, id: int) -> None:
         """Make a child write its stacks."""
         child = self._by_id.get(id)
@@ -125,6 +130,8 @@ class Children:
                     yield ev.WorkerRetiring(child.id, reason)
                 case Tired(reason=reason):
                     yield ev.WorkerTired(child.id, reason)
+                case Stuck():
+                    self._tell_others_to_look(child)
                 case None:
                     log.warning("unknown message from a child", pid=child.pid, bytes=len(raw))
         if child.channel.closed:

@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from forkserve.typed import from_json, to_json
 
 _MOST_CONNECTIONS = 16
 _MOST_REQUEST_BYTES = 4096
+_QUIET_S = 10.0  # between two lines about refused connections
 _MOST_REPLY_BYTES = 1 << 20
 # Said once for each new connection: one that cannot be accepted for now must not make the master spin.
 _ONCE = select.EPOLLIN | select.EPOLLET
@@ -51,6 +53,7 @@ class Control:
         self._handler = handler
         self._connections: dict[int, _Connection] = {}
         self._reserve = -1
+        self._quiet_until = 0.0
         self._take_reserve()
         epoll.register(self._listener.socket.fileno(), _ONCE)
 
@@ -97,7 +100,7 @@ class Control:
         """Let one client in or send it away; False if there was none, or no descriptor for it."""
         sock = self._accept_one()
         if sock is not None and (not _is_friend(sock) or not self._has_room()):
-            log.warning("control connection refused", connections=len(self._connections))
+            self._say_refused()
             sock.close()
         elif sock is not None:
             sock.setblocking(False)
@@ -117,6 +120,13 @@ class Control:
         if idle is not None:
             idle.close()
         return idle is not None
+
+    def _say_refused(self) -> None:
+        """Anybody on the machine may knock at an abstract name: the log must not be theirs to fill."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET_S
+            log.warning("control connection refused", connections=len(self._connections))
 
     def _accept_one(self) -> socket.socket | None:
         try:

@@ -1,6 +1,7 @@
 """What the master and a child say to each other: typed messages, one per datagram of their channel.
 
-Knows no socket. Up: Ready, BootFailure, Retiring, Tired. Down: Serve, Leave, Hurry, Reopen.
+Knows no socket. Up: Ready, BootFailure, Retiring, Tired, Stuck.
+Down: Serve, Look, Leave, Hurry, Reopen.
 """
 
 from forkserve.typed import Codec, Struct
@@ -33,6 +34,14 @@ class Tired(Struct, frozen=True, tag="tired"):
     reason: str
 
 
+class Stuck(Struct, frozen=True, tag="stuck"):
+    """Up: I cannot accept, and somebody waits whom only I was told of; let the others look."""
+
+
+class Look(Struct, frozen=True, tag="look"):
+    """Down: see whether somebody waits to be accepted."""
+
+
 class Serve(Struct, frozen=True, tag="serve"):
     """Down: your Ready is noted, accept. A child that was not told so has no connection and can be killed."""
 
@@ -51,8 +60,8 @@ class Reopen(Struct, frozen=True, tag="reopen"):
     """Down: open the log files again."""
 
 
-Up = Ready | BootFailure | Retiring | Tired
-Down = Serve | Leave | Hurry | Reopen
+Up = Ready | BootFailure | Retiring | Tired | Stuck
+Down = Serve | Look | Leave | Hurry | Reopen
 
 UP: Codec[Up] = Codec(Up)
 DOWN: Codec[Down] = Codec(Down)

@@ -150,7 +150,12 @@ class Connection:
 
     def on_overdue(self) -> None:
         """The deadline of the state has passed."""
-        if self.state is HEAD or self.state is BODY:
+        if self.state is IDLE:
+            deadline = self.deadline
+            self.on_readable()  # a request may have arrived while another one ran: it is not cut
+            if self.fd >= 0 and self.state is IDLE and self.deadline == deadline:
+                self.close()
+        elif self.state is HEAD or self.state is BODY:
             self._refuse(Refused("408 Request Timeout", f"the client was too slow with its {self.state.value}"))
         else:
             self.close()

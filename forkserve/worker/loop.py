@@ -18,7 +18,7 @@ from forkserve.log import log, one_line
 from forkserve.net.listener import Listener
 from forkserve.protocol.types import Limits
 from forkserve.unix.channel import Channel
-from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Reopen, Retiring, Serve, Tired
+from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Look, Reopen, Retiring, Serve, Stuck, Tired
 from forkserve.unix.scoreboard import DEADLINE, Row
 from forkserve.unix.signals import Wakeup
 from forkserve.worker.connection import Connection, State
@@ -112,7 +112,7 @@ class Loop:
         connections = self.connections
         readers = self.readers
         poll = self.epoll.poll
-        while not self._retiring or connections or self._take_last():
+        while not self._retiring or connections or self._take_next():
             for fd, events in poll(_SWEEP_S if connections else self._patience_s()):
                 reader = readers.get(fd)
                 if events == EPOLLIN and reader is not None:
@@ -157,23 +157,25 @@ class Loop:
             self.retire(drain=False)
 
     def retire(self, *, drain: bool) -> None:
-        """Accept no more, but for what is queued now, and finish what was begun; ``drain``: the service stops.
+        """Finish what was begun and take nothing new; ``drain``: the service stops, what is queued is answered first.
 
         In a reload idle connections stay for their next request, answered with Connection: close, or until the
         keep-alive time-out that their client expects anyway: none is cut short. A stop does not wait that long.
         """
         self._retiring = True
-        self._close_door()
+        self._draining = drain
         self.keep_alive = False
         self._show("retiring")
         self._sweep_at = now = monotonic()
-        self._draining = drain
-        if drain:
-            self._take_queued()
-            for connection in self.connections.values():
-                if connection.state is State.IDLE:
-                    since = connection.deadline - (self.header_timeout_s if connection.fresh else self.keepalive_s)
-                    connection.deadline = min(connection.deadline, max(now, since + _STOP_PATIENCE_S))
+        if not drain:
+            self._close_door()
+            return
+        # The door stays open, but the master lets nobody in any more: each worker takes one of the queue when it is
+        # free, as ever, so that a slow request delays only itself.
+        for connection in self.connections.values():
+            if connection.state is State.IDLE:
+                since = connection.deadline - (self.header_timeout_s if connection.fresh else self.keepalive_s)
+                connection.deadline = min(connection.deadline, max(now, since + _STOP_PATIENCE_S))
 
     def hurry(self) -> None:
         """Leave now: drop what waits, idle, half-read or half-taken."""
@@ -240,16 +242,21 @@ class Loop:
             while len(self.connections) < most and self._accept(fd):
                 pass
 
-    def _take_last(self) -> bool:
-        """When all is finished and the service stops: look whether a handshake has ended since the door was shut."""
+    def _take_next(self) -> bool:
+        """When all is finished and the service stops: take one more of the queues; False when they are empty."""
         if self._draining:
-            self._take_queued()
+            for fd in self._listeners:
+                if self._accept(fd):
+                    return True
+        self._draining = False
+        self._close_door()
         return bool(self.connections)
 
     def _pause_accepting(self, error: OSError) -> None:
         """Stop for a moment instead of spinning on a queue that cannot be taken from."""
         now = monotonic()
         self._close_door(exhausted=True)
+        self._channel.send(UP.encode(Stuck()))  # the kernel has woken us alone for who waits there
         self._accept_again_at = now + _EXHAUSTED_PAUSE_S
         if now - self._exhausted_said_at > 10:
             self._exhausted_said_at = now
@@ -268,15 +275,13 @@ class Loop:
         if now >= self._fatigue.until:
             self._check_fatigue()
         if now >= self._sweep_at:
-            if self._draining:
-                self._take_queued()  # handshakes that were under way when the door was closed
             # One look at every connection a second costs less than keeping a queue per state on every request.
             self._sweep_at = now + _SWEEP_S
             for connection in [c for c in self.connections.values() if c.deadline <= now]:
                 connection.on_overdue()
         if (
             not self._accepting
-            and not self._retiring
+            and (self._draining or not self._retiring)
             and now >= self._accept_again_at
             and len(self.connections) < self._most_connections
         ):
@@ -302,6 +307,9 @@ class Loop:
                 case Serve():
                     self._accept_again_at = 0.0  # the door is opened at the end of this round
                     self._fatigue.begin(monotonic())
+                case Look():
+                    for fd in self._listeners:
+                        self._on_listener(fd)
                 case Leave(drain=drain):
                     self.retire(drain=drain)
                 case Hurry():

@@ -47,7 +47,7 @@ def _leave_room(pid: int, room: int) -> None:
 
 def _as_somebody_who_may_be_refused() -> Server:
     """A server of a user whom the kernel limits: root's forks are never refused."""
-    limited = (*AS_SOMEBODY, "bash", "-c", 'ulimit -Su 3; exec "$0" "$@"')  # a master and two workers
+    limited = ("prlimit", "--nproc=3:3", *AS_SOMEBODY)  # a master and two workers
     s = Server(app=SITE, workers=2, launcher=limited if IS_ROOT else ())
     s.folder.chmod(0o777)
     s.notify.path.chmod(0o777)
