@@ -3,7 +3,7 @@
 An idle worker sees the end of its channel in its loop. A busy one cannot look: the kernel sends it SIGIO when the last
 writer of the lifeline is gone, a pipe on which nothing is ever written, so that no other signal ever interrupts a call
 of the app. Its handler starts a watchdog in C, which ends the process after the grace. Limit: the handler is Python, so
-C code that never lets go of the GIL outlives a master that was killed. (PR_SET_PDEATHSIG would not change that and needs
+C code that never lets go of the GIL outlives a killed master. (PR_SET_PDEATHSIG would not change that, and needs
 ctypes: 8 ms and 1 MiB of each worker.) Sources: fcntl(2) F_SETOWN and O_ASYNC; faulthandler.
 """
 
