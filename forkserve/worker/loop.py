@@ -112,6 +112,8 @@ class Loop:
         connections = self.connections
         readers = self.readers
         poll = self.epoll.poll
+        access, fatigue = self.access, self._fatigue
+        is_mortal = fatigue.is_mortal
         while not self._retiring or connections or self._take_next():
             for fd, events in poll(_SWEEP_S if connections else self._patience_s()):
                 reader = readers.get(fd)
@@ -119,12 +121,14 @@ class Loop:
                     reader()
                 else:
                     self._on_other(fd)
-            if self.access is not None:
-                self.access.flush()
-            if self.requests >= self._fatigue.look_at_requests:
+            if access is not None:
+                access.flush()
+            if self.requests >= fatigue.look_at_requests:
                 self._check_fatigue()
-            if connections or not self._accepting or self._fatigue.is_mortal:
-                self._look_at_clock(monotonic())
+            # What the clock asks for is looked at once a second; a wake-up for one small request must stay cheap.
+            now = monotonic()
+            if now >= self._sweep_at or not self._accepting or (is_mortal and not connections):
+                self._look_at_clock(now)
             if self._busy_shown:
                 self._show("idle")
 
