@@ -139,7 +139,7 @@ def _give_up_reload(state: State, orders: Orders, now: float) -> None:
     cause = "; ".join(causes)
     state.last_error = f"reload to {rollout.generation} failed: {cause}"
     state.rollout = None
-    if fallback := state.serving_before():
+    if fallback := state.fallback():
         state.generation = state.serving = fallback
         state.end_backoff()
     orders.say("error", "reload failed", None, state.trouble.traceback, gen=rollout.generation, cause=cause)
@@ -214,6 +214,7 @@ def _settle(state: State, orders: Orders) -> None:
     """Close what ended reloads left open; not while one is under way, since it may have opened its own already."""
     if state.unsettled and not state.reloading:
         state.unsettled = False
+        state.doorless = {record.generation for record in state.records} - {state.generation}
         orders.add(Settle(state.generation))
 
 

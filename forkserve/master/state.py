@@ -63,6 +63,7 @@ class State:
         self.covered = 0  # wishes up to this number are met by the settings that were read last
         self.unanswered: list[int] = []  # numbers of the wishes that have not heard how it ended
         self.unsettled = False  # a reload may have left listeners open that nobody uses
+        self.doorless: set[int] = set()  # living generations whose listeners were closed since: none is born any more
         self.shut = False  # the doors
         self.drain_at = 0.0  # when a graceful stop stops accepting
         self.rollout: Rollout | None = None
@@ -95,8 +96,13 @@ class State:
 
     def serving_before(self) -> int:
         """Return the newest generation before the wanted one with a READY child, 0 if there is none."""
-        ready = self.records.staged(Stage.READY)
-        return max((record.generation for record in ready if record.generation < self.generation), default=0)
+        ready = {record.generation for record in self.records.staged(Stage.READY)}
+        return max((generation for generation in ready if generation < self.generation), default=0)
+
+    def fallback(self) -> int:
+        """Return the newest READY generation that the wanted one can be given up for, 0 if there is none."""
+        ready = {record.generation for record in self.records.staged(Stage.READY)}
+        return max(ready - self.doorless - {self.generation}, default=0)
 
     def rolled_out(self) -> bool:
         """Whether the wanted generation serves at full strength and no child of another one lives."""

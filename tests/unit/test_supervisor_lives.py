@@ -105,7 +105,7 @@ def test_who_is_tired_serves_on_until_its_replacement_does(policy: ev.Policy, mo
 
 
 @examples(100)
-@given(policies, st.integers(1, 4), st.floats(0, 40))
+@given(policies, st.integers(1, 4), st.sampled_from([0.5, 1.5, 29.5, 30.5]))
 def test_stopped_worker_is_replaced_only_after_its_timeout(policy: ev.Policy, stopped: int, pause_s: float) -> None:
     world = served(policy)
     before = world.serving()

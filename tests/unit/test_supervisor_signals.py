@@ -35,8 +35,8 @@ class Deployed(Enum):
 class Model:
     """What a list of signals must lead to."""
 
-    size: int = 2
-    smallest: int = 2
+    size: int
+    smallest: int
     hups: int = 0
     reopened: int = 0
     ends: bool = False
@@ -61,11 +61,14 @@ storms: st.SearchStrategy[Storm] = st.lists(one, max_size=6) | st.lists(one, min
 
 
 @examples(1000)
-@given(storms, st.booleans(), st.integers(0, 1))
-def test_promise_09_every_interleaving_of_signals_converges(storm: Storm, may_end: bool, retries: int) -> None:
-    world = served(ev.Policy(size=2, boot_timeout_s=0.5, reload_retries=retries, grace_s=5.0))
+@given(storms, st.booleans(), st.integers(1, 2), st.integers(0, 1), st.booleans())
+def test_promise_09_every_interleaving_of_signals_converges(
+    storm: Storm, may_end: bool, size: int, retries: int, loads_last: bool
+) -> None:
+    world = served(ev.Policy(size=size, boot_timeout_s=0.5, reload_retries=retries, grace_s=5.0))
+    world.loads_last = loads_last
     world.heard.clear()
-    model, deployed = Model(), Deployed.GOOD
+    model, deployed = Model(size, smallest=size), Deployed.GOOD
     for name, gap_ms, keeps_up, next_deployed in storm:
         if name in ENDINGS and not may_end:
             continue

@@ -52,6 +52,7 @@ class Child:
 class World:
     policy: ev.Policy
     jitter: float = 0.5
+    loads_last: bool = False  # whatever else a moment brings is heard before the settings are read
     now: float = 1000.0
     children: dict[int, Child] = field(default_factory=dict)
     ids: set[int] = field(default_factory=set)
@@ -76,6 +77,7 @@ class World:
     shut_at: float = NEVER  # when a stop has to shut the doors
 
     def __post_init__(self) -> None:
+        self.size = self.policy.size
         self.mind = Supervisor(self.policy, lambda: self.jitter)
         self.perform(self.mind.start(self.now))
 
@@ -100,6 +102,8 @@ class World:
                 self.wishes += 1
                 self.waiting.add(self.wishes)
                 self.load_due = True
+            case ev.Scale(by, to) if not self.leaving:
+                self.size = min(max(to or self.size + by, 1), 1024)
             case ev.Drain() if not (self.leaving or self.exits):
                 self.shut_at = self.now + self.policy.drain_delay_s
             case ev.Drain() | ev.Stop():
@@ -144,6 +148,7 @@ class World:
     def check_rest(self) -> None:
         """Assert what must hold between any two events."""
         mind, serving = self.mind, self.serving()
+        assert mind.size == self.size
         assert mind.generation <= 1 + self.wishes
         assert mind.wishes == self.wishes
         assert {child.id for child in serving} == {id for id in self.ids if mind.is_ready(id)}
@@ -154,7 +159,7 @@ class World:
         assert mind.reloading or self.leaving or not self.unsettled, "a reload ended and left its doors as they were"
         assert all(child.patience_until > self.now for child in serving), "a stopped worker was not replaced"
         if self.leaving and not self.exits:
-            assert not self.waiting
+            assert not mind.reloading
             assert self.shut == (self.now >= self.shut_at or mind.phase is Phase.STOPPING)
             assert not self.shut or not serving, "not asked to leave"
         state = (mind.phase is Phase.SERVING, mind.reloading, self.leaving)
@@ -238,7 +243,10 @@ class World:
         assert numbers and numbers <= self.waiting, f"{ended} answers nobody, or somebody twice"
         self.waiting -= numbers
         assert ended.error.startswith("abandoned") == self.leaving
+        rolled_out = self.wishes_known[self.newest]  # wishes up to this number have their generation
         if ended.error:
+            assert ended.after >= rolled_out or "rejected" not in ended.error, "whose reload goes on was told its end"
+            assert ended.upto <= rolled_out or " failed" not in ended.error, "that wish is not read yet"
             return
         assert ended.generation == self.mind.generation == self.mind.serving
         assert self.at_full_strength(), "success was told too early"
@@ -283,6 +291,7 @@ class World:
             self.newest = self.reading
             if not self.leaving:
                 self.policy, self.unsettled = policy or self.policy, True
+                self.size = self.policy.size if resize else self.size
             self.tell(ev.ConfigLoaded(self.policy, resize))
 
     def say_ready(self, child: Child) -> None:
@@ -351,7 +360,7 @@ class World:
         """Do everything that this moment brings, and what that brings in turn; ``rejection`` of all settings."""
         for _ in range(MAX_ROUNDS):
             before = len(self.heard)
-            while self.loads:
+            while self.loads and not self.loads_last:
                 self.answer_load(error=rejection)
             while self.unanswered:
                 self.answer_fork()
@@ -361,7 +370,9 @@ class World:
                 elif mood is not Mood.HANGING:
                     self.live(child, mood)
             if len(self.heard) == before:
-                return
+                if not self.loads:
+                    return
+                self.answer_load(error=rejection)
         raise AssertionError(f"the world does not come to rest at {self.now}")
 
     def live(self, child: Child, mood: Mood) -> None:
