@@ -189,10 +189,10 @@ def _get(port: int, path: str, timeout_s: float) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         connection.request("GET", path)
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise InvalidRunError(f"the answer to {path} was {answer.status}")
-        return answer.read()
+        with connection.getresponse() as answer:
+            if answer.status != 200:
+                raise InvalidRunError(f"the answer to {path} was {answer.status}")
+            return answer.read()
     finally:
         connection.close()
 

@@ -326,7 +326,8 @@ class Server:
         connection.sock = self.connect(address)
         try:
             connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-            return Answer(connection.getresponse())
+            with connection.getresponse() as response:
+                return Answer(response)
         finally:
             connection.close()
 
