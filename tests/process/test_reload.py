@@ -3,12 +3,12 @@
 import os
 import re
 import signal
-import threading
 import time
 
 from tests.harness import Server, wait_until
 from tests.process.load import Load
-from tests.process.tools import Gate, answers, live_children, one_request
+from tests.process.probes import MostLive
+from tests.process.tools import Gate, answers, one_request
 
 # FORKSERVE_FULL=1 asks for the long form, as `make promises` does.
 RELOADS, ANSWERS, WAIT_S = (200, 100_000, 600.0) if os.environ.get("FORKSERVE_FULL") else (20, 1_000, 20.0)
@@ -17,7 +17,7 @@ RELOADS, ANSWERS, WAIT_S = (200, 100_000, 600.0) if os.environ.get("FORKSERVE_FU
 def test_promise_01_reload_under_load_loses_nothing_and_the_last_code_wins() -> None:
     s = Server(app="fresh_app:app", workers=2)
     s.write_app(answers("code-1"))
-    with s, Load(s) as load, _MostLive(s.pid) as seen:
+    with s, Load(s) as load, MostLive(s.pid) as seen:
         for number in range(2, RELOADS + 2):
             s.write_app(answers(f"code-{number}"))
             s.signal(signal.SIGHUP)
@@ -31,28 +31,6 @@ def test_promise_01_reload_under_load_loses_nothing_and_the_last_code_wins() -> 
         code, generation, _ = text.split()
         assert code == f"code-{generation}", "a generation ran other code than its own"
     assert seen.most <= 3  # size + surge
-
-
-class _MostLive(threading.Thread):
-    """Watches the master's children in /proc and keeps the largest number that lived at once."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__()
-        self.most = 0
-        self._pid = pid
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        while not self._over.wait(0.005):
-            self.most = max(self.most, len(live_children(self._pid)))
-
-    def __enter__(self) -> "_MostLive":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.join()
 
 
 def test_rollout_order_is_ready_then_retire_for_each_worker() -> None:
