@@ -69,7 +69,6 @@ class Master:
         self._inbox: deque[ev.Event] = deque()
         self._exit_code: int | None = None
         self._shown = ""
-        self._are_doors_shut = False
         self._calm_until = 0.0  # after an oversleep nobody is looked at for overdue requests before this
         self._weigh_at = 0.0
         self._began_at = monotonic()
