@@ -10,15 +10,16 @@ import os
 import signal
 import sys
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from forkserve import __version__
 from forkserve.accesslog import check_format
 from forkserve.config import resolve, sources, values
+from forkserve.config.options import Declared, Kind
 from forkserve.config.resolve import Resolved
-from forkserve.config.settings import Declared, Kind, Settings, declared
+from forkserve.config.settings import Settings, declared
 from forkserve.errors import AppImportError, ExitCode, ForkserveError, SettingsError
 
 _METAVARS = {
@@ -31,6 +32,8 @@ _METAVARS = {
     Kind.SHARE: "INT|PERCENT",
     Kind.APP: "APP",
     Kind.ADDRESSES: "ADDRESS",
+    Kind.TEXTS: "TEXT",
+    Kind.MAP: "KEY=VALUE",
 }
 _ABOUT = """Serve a WSGI app with a master and its workers.
 
@@ -121,7 +124,7 @@ def _run(argv: list[str]) -> int:
     config_path = params.pop("config")
     if config_path == "":
         raise SettingsError("--config: names no file")
-    layer = sources.read_argv({name: text for name, text in params.items() if text not in (None, ())})
+    layer = sources.read_argv({name: _text(given) for name, given in params.items() if given not in (None, ())})
     is_app_needed = wants_check or not wants_print
     resolved = resolve.load(layer, os.environ, config_path or "", is_app_needed=is_app_needed)
     check_format(resolved.settings.access_log_format)
@@ -130,6 +133,11 @@ def _run(argv: list[str]) -> int:
     if wants_check:
         return check_app(resolved.settings)
     return ExitCode.OK if wants_print else serve(resolved)
+
+
+def _text(given: Any) -> str | tuple[str, ...]:
+    """Spell what click gives as the readers of values want it: a flag that stands alone is a word too."""
+    return str(given).lower() if isinstance(given, bool) else given
 
 
 def _command() -> click.Command:
@@ -152,11 +160,16 @@ def _command() -> click.Command:
 def _option(setting: Declared) -> click.Option:
     written = values.write(setting, setting.default)
     default = ", ".join(str(item) for item in (written if isinstance(written, list) else [written]))
+    help = setting.option.help.replace("`", "") + (f"  [default: {default}]" if default else "")
+    if setting.option.kind is Kind.FLAG:
+        no = ["--no-" + flag.removeprefix("--") for flag in setting.flags if flag.startswith("--")]
+        spelled = [f"{flag}/{other}" for flag, other in zip(setting.flags, no, strict=True)]
+        return click.Option([*spelled, setting.name], default=None, help=help)
     return click.Option(
         [*setting.flags, setting.name],
         metavar=setting.option.metavar or "|".join(setting.option.choices) or _METAVARS[setting.option.kind],
-        multiple=setting.option.kind is Kind.ADDRESSES,
-        help=setting.option.help.replace("`", "") + (f"  [default: {default}]" if default else ""),
+        multiple=setting.option.kind in (Kind.ADDRESSES, Kind.TEXTS, Kind.MAP),
+        help=help,
     )
 
 

@@ -67,6 +67,8 @@ PURE = {
     "master.backoff",
     "master.events",
     "master.actions",
+    "config.options",
+    "config.pool",
     "config.settings",
     "config.values",
     "config.appspec",

@@ -5,12 +5,13 @@ defaults.
 """
 
 from forkserve.config import values
-from forkserve.config.settings import Declared, Effect, Kind, declared
+from forkserve.config.options import Declared, Effect, Kind
+from forkserve.config.settings import declared
 
 _INTRODUCTION = """\
 # Settings
 
-<!-- Made from forkserve/config/settings.py by `python -m forkserve.config.reference > docs/settings.md`. -->
+<!-- Made from forkserve/config by `python -m forkserve.config.reference > docs/settings.md`. -->
 
 Every setting has a key for the TOML file, a flag and a variable. The order is: default, then the file, then
 variables, then flags; the later one wins. `forkserve --print-config` shows what is in effect, and for each value that
@@ -42,6 +43,9 @@ _TYPES = {
     Kind.SHARE: "whole number, or percentage",
     Kind.APP: "app",
     Kind.ADDRESSES: "address, or list of addresses",
+    Kind.FLAG: "true or false",
+    Kind.TEXTS: "text, or list of texts",
+    Kind.MAP: "table of texts; as text `KEY=VALUE`",
 }
 _EFFECTS = {Effect.NOW: "reload, at once", Effect.RELOAD: "reload, with new workers", Effect.UPGRADE: "upgrade"}
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forkserve.config import sources, values
-from forkserve.config.settings import Effect, Settings, declared
+from forkserve.config.options import Effect
+from forkserve.config.settings import Settings, declared
 from forkserve.config.sources import Given, Layer
 from forkserve.errors import SettingsError
 from forkserve.net import address

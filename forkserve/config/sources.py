@@ -12,7 +12,8 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 
 from forkserve.config import values
-from forkserve.config.settings import Declared, Settings, declared
+from forkserve.config.options import Declared
+from forkserve.config.settings import Settings, declared
 from forkserve.typed import Struct
 
 PREFIX = "FORKSERVE_"
@@ -112,7 +113,11 @@ def to_toml(settings: Settings, origins: Mapping[str, str]) -> str:
         if setting.option.section != section:
             section = setting.option.section
             lines += ["", f"# {section}"]
-        line = toml.dumps({name: values.write(setting, getattr(settings, name))}, encoder).rstrip("\n")
+        value = values.write(setting, getattr(settings, name))
+        if isinstance(value, dict):  # inline: a table of its own would swallow the keys after it
+            line = f"{name} = {values.show_whole(value)}"
+        else:
+            line = toml.dumps({name: value}, encoder).rstrip("\n")
         origin = origins.get(name)
         lines.append(f"{line}  # from {values.one_line(origin)}" if origin else line)
     return "\n".join(lines[1:]) + "\n"

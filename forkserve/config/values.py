@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from forkserve.config.appspec import parse_app_spec
-from forkserve.config.settings import Declared, Kind
+from forkserve.config.options import Declared, Kind
 from forkserve.net import address
 
 _LONGEST_S = 100 * 365.25 * 86400  # a century; more is a slip, and would overflow the kernel's clocks
@@ -106,8 +106,10 @@ def write(declared: Declared, value: Any) -> object:
             return format_duration(value)
         case Kind.SIZE:
             return format_size(value)
-        case Kind.ADDRESSES:
+        case Kind.ADDRESSES | Kind.TEXTS:
             return list(value)
+        case Kind.MAP:
+            return dict(value)
         case Kind.SHARE:
             return int(value) if str(value).isdigit() else value
         case _:
@@ -240,6 +242,40 @@ def _read_address(declared: Declared, raw: object, is_text: bool, *, alone: bool
         raise (error if alone else ValueError(f"{show(raw)}: {error}")) from None
 
 
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def _read_flag(declared: Declared, raw: object, is_text: bool) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if is_text and isinstance(raw, str) and raw.strip().lower() in _WORDS:
+        return _WORDS[raw.strip().lower()]
+    raise ValueError("must be true or false" + ("" if is_text or not isinstance(raw, str) else ", without quotes"))
+
+
+def _read_texts(declared: Declared, raw: object, is_text: bool) -> tuple[str, ...]:
+    if isinstance(raw, str):
+        raw = [part.strip() for part in raw.split(",")] if is_text and raw else [raw] if raw else []
+    if not isinstance(raw, list | tuple):
+        raise ValueError("must be a string, or a list of strings")
+    return tuple(_read_text(declared, text, is_text) for text in raw)
+
+
+def _read_map(declared: Declared, raw: object, is_text: bool) -> tuple[tuple[str, str], ...]:
+    if isinstance(raw, dict):
+        pairs = list(raw.items())
+    elif is_text and isinstance(raw, str | list | tuple):
+        parts = raw.split(",") if isinstance(raw, str) else raw
+        pairs = [part.partition("=")[::2] for part in map(str, parts) if part]
+        if not all(key and value for key, value in pairs):
+            raise ValueError("must be written KEY=VALUE")
+    else:
+        raise ValueError('must be a table such as { "key" = "value" }')
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("names a key twice")
+    return tuple((_read_text(declared, key, is_text), _read_text(declared, value, is_text)) for key, value in pairs)
+
+
 _READERS: dict[Kind, Callable[[Declared, object, bool], Any]] = {
     Kind.TEXT: _read_text,
     Kind.PATH: _read_text,
@@ -250,11 +286,14 @@ _READERS: dict[Kind, Callable[[Declared, object, bool], Any]] = {
     Kind.SHARE: _read_share,
     Kind.APP: _read_app,
     Kind.ADDRESSES: _read_addresses,
+    Kind.FLAG: _read_flag,
+    Kind.TEXTS: _read_texts,
+    Kind.MAP: _read_map,
 }
 
 
 def _check_range(declared: Declared, value: Any) -> None:
-    if isinstance(value, str):
+    if not isinstance(value, int | float):
         return
     limits = range_in_words(declared)
     low, high = declared.option.minimum, declared.option.maximum
@@ -318,6 +357,8 @@ def _spell(raw: object, depth: int) -> str:
             return "[" + ", ".join(_spell(item, depth + 1) for item in raw) + "]"
         case list() | tuple():
             return "[ … ]"
+        case dict() if depth < 1:
+            return "{ " + ", ".join(f"{_spell(k, 1)} = {_spell(v, 1)}" for k, v in raw.items()) + " }" if raw else "{}"
         case dict():
             return "{ … }"
         case _:

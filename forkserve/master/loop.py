@@ -14,8 +14,9 @@ from typing import Any, assert_never
 from forkserve import __version__
 from forkserve.accesslog import check_format
 from forkserve.birth import ChildMain
+from forkserve.config.options import Effect
 from forkserve.config.resolve import Resolved, diff
-from forkserve.config.settings import Effect, Settings
+from forkserve.config.settings import Settings
 from forkserve.config.values import parse_share
 from forkserve.errors import ExitCode, ForkserveError, SettingsError
 from forkserve.log import log

@@ -137,7 +137,11 @@ def test_each_flag_sets_its_setting(tmp_path: Path) -> None:
         " --boot-timeout 8 --reload-surge 9 --reload-retries 10 --reload-timeout 11 --keep-alive 12 --header-timeout 13"
         " --body-timeout 14 --send-timeout 15 --limit-request-line 16 --limit-request-fields 17"
         " --limit-request-field_size 18 --limit-request-body 19 -p 20 -n 21 --log-file 22 --log-level debug"
-        " --access-logfile 23 --access-logformat 24"
+        " --access-logfile 23 --access-logformat 24 --no-relay --reuse-port --reload-settle 25 --body-min-rate 26"
+        " --handshake-timeout 27 --stream-request-body --limit-response-spool 28 --forwarded-allow-ips 29"
+        " --proxy-protocol v2 --proxy-allow-ips 30 --header-map refuse --certfile a.pem --certfile b.pem --keyfile 31"
+        " --ca-certs 32 --cert-reqs optional --ciphers 33 --tls-min-version 1.3 --static /a=b --static /c=d"
+        " --static-follow-links --sendfile-folders /e=f"
     )
     (tmp_path / "printed.toml").write_text(forkserve(tmp_path, "--print-config", *argv.split()).stdout)
     assert resolve.load(sources.Layer(), {}, str(tmp_path / "printed.toml")).settings == Settings(
@@ -145,7 +149,12 @@ def test_each_flag_sets_its_setting(tmp_path: Path) -> None:
         graceful_timeout=7, boot_timeout=8, reload_surge="9", reload_retries=10, reload_timeout=11, keepalive=12,
         header_timeout=13, body_timeout=14, send_timeout=15, limit_request_line=16, limit_request_fields=17,
         limit_request_field_size=18, limit_request_body=19, pidfile="20", proc_name="21", errorlog="22",
-        loglevel="debug", accesslog="23", access_log_format="24",
+        loglevel="debug", accesslog="23", access_log_format="24", relay=False, reuse_port=True, reload_settle=25,
+        body_min_rate=26, handshake_timeout=27, stream_request_body=True, limit_response_spool=28,
+        forwarded_allow_ips="29", proxy_protocol="v2", proxy_allow_ips="30", header_map="refuse",
+        certfile=("a.pem", "b.pem"), keyfile=("31",), ca_certs="32", cert_reqs="optional", ciphers="33",
+        tls_min_version="1.3", static=(("/a", "b"), ("/c", "d")), static_follow_links=True,
+        sendfile_folders=(("/e", "f"),),
     )  # fmt: skip
 
 

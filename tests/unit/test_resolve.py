@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from forkserve.config.options import Effect
 from forkserve.config.resolve import Change, Resolved, diff, load
-from forkserve.config.settings import Effect, Settings
+from forkserve.config.settings import Settings
 from forkserve.config.sources import Layer, read_argv
 from forkserve.errors import ExitCode, SettingsError
 

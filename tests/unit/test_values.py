@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forkserve.config import values
-from forkserve.config.settings import Kind, declared
+from forkserve.config.options import Kind
+from forkserve.config.settings import declared
 from forkserve.config.values import format_duration, format_size, parse_duration, parse_size
 
 WANT_DURATION = 'expected seconds, such as 30, or a duration such as "30s", "500ms", "2m" or "1h30m"'
@@ -222,7 +223,7 @@ def test_any_raw_value_is_read_or_refused_and_shown_in_one_short_line(name: str,
         ('say "hi"\\', '"say \\"hi\\"\\\\"'),
         ("a\nb\x1b\xa0", '"a\\nb\\u001b\\u00a0"'),
         (["a", 1], '["a", 1]'),
-        ({"a": 1}, "{ … }"),
+        ({"a": 1}, '{ "a" = 1 }'),
         ([[["a"]]], "[[[ … ]]]"),
     ],
 )
