@@ -1,12 +1,14 @@
 """What a child is born with: all that the master hands to the code of a worker, which the master does not know."""
 
 from collections.abc import Callable
+from typing import Any
 
 from forkserve.config.settings import Settings
 from forkserve.net.listener import Listener
 from forkserve.typed import Struct
 from forkserve.unix.channel import Channel
 from forkserve.unix.orphan import Lifeline
+from forkserve.unix.relay import Relay
 from forkserve.unix.scoreboard import Row
 
 
@@ -20,6 +22,8 @@ class Birth(Struct, frozen=True):
     channel: Channel
     row: Row
     lifeline: Lifeline
+    relay: Relay | None
+    context: Any  # an ssl.SSLContext, or None: without TLS that module is not loaded
 
 
 # Becomes the child: called in it once, with every signal blocked; what it returns is the exit code.

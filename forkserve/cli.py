@@ -94,7 +94,11 @@ def serve(resolved: Resolved) -> int:
     # Whatever was made up to here is never collected: a collection in a worker would touch, and so copy, all of it.
     gc.freeze()
     gc.enable()
-    return Master(resolved, child=work).run()
+    try:
+        return Master(resolved, child=work).run()
+    finally:
+        # The interpreter gives the handlers back while it ends: a signal that comes then must not be our exit code.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 def check_app(settings: Settings) -> int:
@@ -182,10 +186,11 @@ def _show_version(ctx: click.Context, param: click.Parameter, is_given: bool) ->
 def _load_app(settings: Settings) -> int:
     """In the child: load the app, tell what is wrong with it, return what to exit with."""
     from forkserve.wsgi.app import load_app, user_traceback
+    from forkserve.wsgi.files import with_files
 
     gc.enable()
     try:
-        load_app(settings.app, settings.chdir)
+        with_files(load_app(settings.app, settings.chdir), settings)
     except ForkserveError as error:
         if isinstance(error, AppImportError):
             _write(2, user_traceback(error.__cause__ or error))

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocol": ("protocol", "errors"),
     "wsgi": ("wsgi", "protocol", "config.appspec", "config.settings", "log", "errors"),
     # The seam: what the master hands to a child whose code it does not know.
-    "birth": ("config.settings", "net.listener", "unix.channel", "unix.orphan", "unix.scoreboard", "typed"),
+    "birth": ("config.settings", "net.listener", "unix.channel", "unix.orphan", "unix.relay", "unix.scoreboard", "typed"),
     "worker": ("worker", "wsgi", "protocol", "unix", "net", "config.settings", "accesslog", "log", "birth", "errors"),
     "worker.fatigue": ("config.settings", "config.values", "unix.usage"),
     # The mind.
@@ -39,10 +39,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "master.process": ("unix.signals", "log", "errors", "typed"),
     "master.children": ("master", "unix", "net.listener", "config.settings", "birth", "log", "typed"),
     "master.doors": ("net", "log"),
+    "master.outfit": ("net", "config.settings", "log", "typed"),
     "master.control": ("net", "log", "errors", "typed"),
     "master.status": ("master", "net.listener", "unix.scoreboard", "config.settings"),
     "master.verbs": ("master",),
-    "cli": ("config", "accesslog", "master.loop", "worker.main", "wsgi.app", "errors"),
+    "cli": ("config", "accesslog", "master.loop", "worker.main", "wsgi.app", "wsgi.files", "errors"),
     "__main__": ("cli",),
     # Programs of their own, which speak to a master.
     "ops": ("ops", "log", "errors", "typed"),
@@ -74,6 +75,15 @@ PURE = {
     "config.appspec",
     "net.address",
     "protocol.types",
+    "protocol.gateway",
+    "protocol.cgi",
+    "protocol.uwsgi",
+    "protocol.scgi",
+    "protocol.fastcgi",
+    "protocol.proxy",
+    "wsgi.conditions",
+    "wsgi.trust",
+    "wsgi.forwarded",
     "typed",
     "errors",
 }

@@ -55,6 +55,11 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
         "The kind of worker. There is one: `sync` runs one request at a time and holds slow clients outside the app.",
         flags=("-k", "--worker-class"), choices=("sync",),
     )  # fmt: skip
+    threads: int = declare(
+        1, Kind.INTEGER, "Workers",
+        "How many threads of a worker run the app. With more than one, `wsgi.multithread` is true and the app must bear"
+        " it; a slow request then holds up no other one of its worker.", minimum=1, maximum=1024,
+    )  # fmt: skip
     relay: bool = declare(
         True, Kind.FLAG, "Workers",
         "Let workers pass connections on to each other: one that runs a slow request gives away those that wait behind"

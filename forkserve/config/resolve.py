@@ -16,6 +16,8 @@ from forkserve.errors import SettingsError
 from forkserve.net import address
 from forkserve.typed import Struct
 
+# The master writes its own lines by the new value from now on; a worker keeps what it was born with.
+_LOGS_OF_ALL = ("errorlog", "loglevel")
 NO_APP = 'no app: give it as an argument (forkserve module:attr) or as app = "module:attr" in the file'
 
 
@@ -60,6 +62,23 @@ class Change(Struct, frozen=True):
     old: Any
     new: Any
     effect: Effect
+
+    def spelled(self) -> tuple[str, str]:
+        """Spell the old and the new value as a user writes them, for the log."""
+        return self._spell(self.old), self._spell(self.new)
+
+    def _spell(self, value: Any) -> str:
+        written = values.write(declared()[self.name], value)
+        if isinstance(written, list):
+            return ", ".join(str(item) for item in written)
+        return written if isinstance(written, str) else values.show(written)
+
+    @property
+    def applies_to(self) -> str:
+        """Say whom the new value reaches, and when."""
+        if self.name in _LOGS_OF_ALL:
+            return "the master at once, new workers"
+        return {Effect.NOW: "at once", Effect.RELOAD: "new workers", Effect.UPGRADE: "the next start"}[self.effect]
 
 
 def load(argv: Layer, environ: Mapping[str, str], config_path: str = "", *, is_app_needed: bool = False) -> Resolved:

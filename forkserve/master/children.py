@@ -8,17 +8,17 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 
 from forkserve.birth import Birth, ChildMain
-from forkserve.config.settings import Settings
 from forkserve.log import log
 from forkserve.master import actions as act
 from forkserve.master import events as ev
 from forkserve.master import process
-from forkserve.net.listener import Listener
+from forkserve.master.outfit import Outfit
 from forkserve.typed import Struct
 from forkserve.unix import signals, usage
 from forkserve.unix.channel import Channel, pair
 from forkserve.unix.messages import DOWN, UP, BootFailure, Down, Look, Ready, Reopen, Retiring, Stuck, Tired
 from forkserve.unix.orphan import Lifeline
+from forkserve.unix.relay import Relay
 from forkserve.unix.scoreboard import GENERATION, PID, Row, Scoreboard
 
 
@@ -40,6 +40,7 @@ class Children:
         self._board = board
         self._main = main
         self._lifeline = Lifeline()
+        self._relay = Relay()
         self._by_id: dict[int, Child] = {}
         self._by_pid: dict[int, Child] = {}
         self._by_fd: dict[int, Child] = {}
@@ -47,6 +48,7 @@ class Children:
     def close(self) -> None:
         """Let go of what the children shared, at the end of the service."""
         self._lifeline.close()
+        self._relay.close()
 
     def get(self, id: int) -> Child | None:
         """The child of this id, if it is not reaped."""
@@ -55,8 +57,7 @@ class Children:
     def spawn(
         self,
         spawn: act.Spawn,
-        settings: Settings,
-        listeners: tuple[Listener, ...],
+        outfit: Outfit,
         leave_behind: Iterable[Callable[[], None]],
     ) -> ev.Event:
         """Fork a child; it closes by ``leave_behind`` what is the master's. Returns Forked or ForkFailed."""
@@ -67,8 +68,14 @@ class Children:
         row = self._board.row(spawn.slot)
         row.clear()
         row.ints[GENERATION] = spawn.generation
-        birth = Birth(spawn.slot, spawn.generation, settings, listeners, theirs, row, self._lifeline)
+        settings = outfit.settings
+        relay = self._relay if settings.relay else None
+        birth = Birth(
+            spawn.slot, spawn.generation, settings, outfit.listeners, theirs, row, self._lifeline, relay,
+            outfit.context,
+        )  # fmt: skip
         others = [child.channel.close for child in self._by_id.values()]
+        others += [] if settings.relay else [self._relay.close]
         try:
             pid = process.fork(lambda: self._main(birth), [*leave_behind, *others, ours.close, self._lifeline.let_go])
         except OSError as error:
@@ -127,7 +134,7 @@ class Children:
                 case BootFailure(error=error, traceback=text, exit_code=code):
                     yield ev.BootFailed(child.id, error, text, code)
                 case Retiring(reason=reason):
-                    yield ev.WorkerRetiring(child.id, reason)
+                    yield ev.WorkerRetiring(child.id, reason, told=reason == signal.SIGTERM.name)
                 case Tired(reason=reason):
                     yield ev.WorkerTired(child.id, reason)
                 case Stuck():

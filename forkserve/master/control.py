@@ -97,7 +97,7 @@ class Control:
         self._epoll.modify(self._listener.socket.fileno(), _ONCE)
 
     def _accept(self) -> bool:
-        """Let one client in or send it away; False if there was none, or no descriptor for it."""
+        """Let one client in or send it away; False if there was none, or no descriptor for it or for the next."""
         sock = self._accept_one()
         if sock is not None and (not _is_friend(sock) or not self._has_room()):
             self._say_refused()
@@ -109,7 +109,8 @@ class Control:
             self._epoll.register(fd, select.EPOLLIN)
         if self._reserve < 0:
             self._take_reserve()
-        return sock is not None
+        # Without a reserve the next one would take the place of this one, which has had no time to ask.
+        return sock is not None and self._reserve >= 0
 
     def _has_room(self) -> bool:
         return len(self._connections) < _MOST_CONNECTIONS or self._drop_idle()
@@ -220,9 +221,9 @@ class _Connection:
             if isinstance(request, dict):
                 self._handler(request, self.reply)
             else:
-                self.reply({"error": "expected one JSON object on one line"}, True)
+                self.reply({"ok": False, "error": "expected one JSON object on one line"}, True)
         elif len(self._request) >= _MOST_REQUEST_BYTES:
-            self.reply({"error": f"the request has more than {_MOST_REQUEST_BYTES} bytes"}, True)
+            self.reply({"ok": False, "error": f"the request has more than {_MOST_REQUEST_BYTES} bytes"}, True)
 
     def _write(self) -> None:
         try:

@@ -16,6 +16,7 @@ class Policy(Struct, frozen=True):
     grace_s: float = 30.0
     reload_retries: int = 2
     reload_timeout_s: float = 600.0
+    reload_settle_s: float = 1.0  # how long the first of a new generation has served before an old one leaves
     timeout_s: float = 30.0  # how long a worker may be stopped (SIGSTOP) before it is replaced
     drain_delay_s: float = 0.0  # how long a graceful stop goes on accepting
 
@@ -52,10 +53,11 @@ class BootFailed(Struct, frozen=True):
 
 
 class WorkerRetiring(Struct, frozen=True):
-    """The child said that it leaves by itself: it drains and exits."""
+    """The child said that it leaves by itself: it drains and exits; ``told``: because somebody else told it to."""
 
     id: int
     reason: str
+    told: bool = False
 
 
 class WorkerTired(Struct, frozen=True):

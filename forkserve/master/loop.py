@@ -14,7 +14,6 @@ from typing import Any, assert_never
 from forkserve import __version__
 from forkserve.accesslog import check_format
 from forkserve.birth import ChildMain
-from forkserve.config.options import Effect
 from forkserve.config.resolve import Resolved, diff
 from forkserve.config.settings import Settings
 from forkserve.config.values import parse_share
@@ -26,6 +25,7 @@ from forkserve.master import process
 from forkserve.master.children import Child, Children
 from forkserve.master.control import Control
 from forkserve.master.doors import Doors
+from forkserve.master.outfit import Outfit, tls_context
 from forkserve.master.records import Stage
 from forkserve.master.status import snapshot
 from forkserve.master.supervisor import Supervisor
@@ -64,9 +64,8 @@ class Master:
         self._child_main = child
         self._mind = Supervisor(_policy(resolved.settings), _jitter)
         self._doors = Doors()
-        self._listeners: tuple[Listener, ...] = ()  # that a new generation gets
-        # By generation: a respawn gets the settings and the listeners of its own.
-        self._outfits: dict[int, tuple[Settings, tuple[Listener, ...]]] = {}
+        self._outfit = Outfit(resolved.settings, ())  # that a new generation gets
+        self._outfits: dict[int, Outfit] = {}  # by generation: a respawn gets that of its own
         self._inbox: deque[ev.Event] = deque()
         self._exit_code: int | None = None
         self._shown = ""
@@ -88,7 +87,8 @@ class Master:
         try:
             log.info("forkserve started", version=__version__, app=settings.app, workers=settings.workers)
             wanted = self._wanted(self._resolved)
-            self._listeners = self._doors.prepare(wanted, settings.backlog)
+            context = tls_context(settings)
+            self._outfit = Outfit(settings, self._doors.prepare(wanted, settings.backlog), context)
             for unwanted in inherit.close_unwanted(self._handed, wanted):
                 log.warning("socket handed in is not used; closed", address=unwanted, instead=", ".join(settings.bind))
             self._live(settings)
@@ -161,7 +161,7 @@ class Master:
         for child in self._watched():
             deadline = child.row.doubles[DEADLINE]
             moments.append(max(deadline, self._calm_until) if deadline else None)
-        timeouts = [settings.timeout for settings, _ in self._outfits.values() if settings.timeout]
+        timeouts = [outfit.settings.timeout for outfit in self._outfits.values() if outfit.settings.timeout]
         moments += [now + min(timeouts)] if timeouts else []
         moments += [now + _NOTIFY_AGAIN_S] if self._notifier.waiting else []
         moments += [max(now, self._weigh_at)] if self._resolved.settings.max_worker_memory_hard else []
@@ -250,7 +250,7 @@ class Master:
                 case act.ShutDoors():
                     self._doors.shut()
                 case act.Settle(generation=generation):
-                    self._doors.settle(self._outfit(generation)[1])
+                    self._doors.settle(self._outfit_of(generation).listeners)
                 case act.Say():
                     self._say(action)
                 case act.Exit(code=code):
@@ -259,14 +259,14 @@ class Master:
                     assert_never(action)
 
     def _spawn(self, spawn: act.Spawn) -> ev.Event:
-        settings, listeners = self._outfit(spawn.generation)
+        outfit = self._outfit_of(spawn.generation)
         in_use = {record.generation for record in self._mind.records} | {self._mind.generation, self._mind.serving}
         for generation in set(self._outfits) - in_use - {spawn.generation}:
             del self._outfits[generation]
-        return self._children.spawn(spawn, settings, listeners, self._not_for_children(listeners))
+        return self._children.spawn(spawn, outfit, self._not_for_children(outfit.listeners))
 
-    def _outfit(self, generation: int) -> tuple[Settings, tuple[Listener, ...]]:
-        return self._outfits.setdefault(generation, (self._resolved.settings, self._listeners))
+    def _outfit_of(self, generation: int) -> Outfit:
+        return self._outfits.setdefault(generation, self._outfit)
 
     def _not_for_children(self, listeners: tuple[Listener, ...]) -> list[Callable[[], None]]:
         """What a child closes: everything that is the master's alone, and the listeners of other generations."""
@@ -283,19 +283,18 @@ class Master:
             check_format(resolved.settings.access_log_format)
             _setup_log(resolved.settings)
             try:
+                context = tls_context(resolved.settings)
                 listeners = self._doors.prepare(self._wanted(resolved), resolved.settings.backlog)
             except ForkserveError:
                 _setup_log(old)
                 raise
         except ForkserveError as error:
             return ev.ConfigRejected("; ".join(str(error).splitlines()))
-        self._resolved, self._listeners = resolved, listeners
         new = resolved.settings
+        self._resolved, self._outfit = resolved, Outfit(new, listeners, context)
         for change in diff(old, new):
-            when = {Effect.NOW: "at once", Effect.RELOAD: "new workers", Effect.UPGRADE: "the next start"}
-            log.info(
-                "setting changed", name=change.name, old=change.old, new=change.new, applies_to=when[change.effect]
-            )
+            old_text, new_text = change.spelled()
+            log.info("setting changed", name=change.name, old=old_text, new=new_text, applies_to=change.applies_to)
         title.set_name(new.proc_name)
         self._shown = ""
         return ev.ConfigLoaded(_policy(new), resize=old.workers != new.workers)
@@ -340,6 +339,7 @@ def _policy(settings: Settings) -> ev.Policy:
         grace_s=settings.graceful_timeout,
         reload_retries=settings.reload_retries,
         reload_timeout_s=settings.reload_timeout,
+        reload_settle_s=settings.reload_settle,
         timeout_s=settings.timeout,
         drain_delay_s=settings.drain_delay,
     )

@@ -17,6 +17,7 @@ class Orders:
 
     def __init__(self) -> None:
         self._actions: list[do.Action] = []
+        self._answers: list[do.ReloadEnded] = []
 
     def take(self) -> list[do.Action]:
         """Hand the round over and begin the next."""
@@ -25,6 +26,15 @@ class Orders:
 
     def add(self, action: do.Action) -> None:
         self._actions.append(action)
+
+    def answer_later(self, ended: do.ReloadEnded) -> None:
+        """Answer who waits for a reload, but not before the service manager was told how it ended."""
+        self._answers.append(ended)
+
+    def answer_now(self) -> None:
+        """Give the answers that were kept: the service manager has been told."""
+        self._actions += self._answers
+        self._answers = []
 
     def say(self, level: str, sentence: str, record: Record | None = None, detail: str = "", **fields: object) -> None:
         """Log one line; a record adds whom it is about, None is left out, seconds are rounded."""

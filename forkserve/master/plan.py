@@ -21,17 +21,20 @@ def plan(state: State, orders: Orders, now: float) -> None:
     if state.leaving:
         _wind_down(state, orders, now)
         announce(state, orders)
+        orders.answer_now()
         _exit_when_alone(state, orders)
     else:
         _give_up_reload(state, orders, now)
         _abandon_unwanted(state, orders, now)
         _spawn_missing(state, orders, now)
+        _note_proofs(state, now)
         _retire_excess(state, orders, now)
         _note_serving(state, orders)
         _note_rolled_out(state, orders, now)
         _settle(state, orders)
         _note_strength(state, orders)
         announce(state, orders)
+        orders.answer_now()
 
 
 def leave(state: State, orders: Orders, phase: Phase, now: float) -> None:
@@ -54,7 +57,7 @@ def end_reload(state: State, orders: Orders, upto: int, error: str = "", traceba
     state.unanswered = [number for number in state.unanswered if number not in due]
     while due:  # in ranges: what lies between may have been answered before
         run = [number for ahead, number in enumerate(due) if number == due[0] + ahead]
-        orders.add(ReloadEnded(run[0] - 1, run[-1], state.generation, error, traceback))
+        orders.answer_later(ReloadEnded(run[0] - 1, run[-1], state.generation, error, traceback))
         due = due[len(run) :]
 
 
@@ -176,11 +179,25 @@ def _spawn_missing(state: State, orders: Orders, now: float) -> None:
         orders.spawn(state.records.add(state.generation, now))
 
 
+def _note_proofs(state: State, now: float) -> None:
+    """A generation has proved itself when one of it has been READY for as long as a new one must be."""
+    ready = state.records.staged(Stage.READY)
+    state.unproven -= {record.generation for record in ready if state.settles_at(record) <= now}
+
+
 def _retire_excess(state: State, orders: Orders, now: float) -> None:
-    """Retire READY children beyond the size: those of unwanted generations first, then the tired, then the oldest."""
+    """Retire READY children beyond the size: those of unwanted generations first, then the tired, then the oldest.
+
+    Children of a generation that is on trial do not count; of the unwanted ones those that never proved themselves
+    go first.
+    """
     ready = state.records.staged(Stage.READY)
     wanted = state.generation
-    ready.sort(key=lambda r: (r.generation == wanted, not r.tired, r.generation, r.id))
+    if state.on_trial:
+        ready = [record for record in ready if record.generation != wanted]
+    ready.sort(
+        key=lambda r: (r.generation == wanted, r.generation not in state.unproven, not r.tired, r.generation, r.id)
+    )
     for record in ready[: max(0, len(ready) - state.size)]:
         why = record.tired or ("scaled down" if record.generation == wanted else "replaced")
         orders.retire(record, now, state.policy.grace_s, why)
@@ -192,7 +209,7 @@ def _note_serving(state: State, orders: Orders) -> None:
         state.serving = state.serving_before() or state.generation
         orders.say("info", "serving", gen=state.serving, workers=state.ready)
         # The service manager waits for this READY=1 even if a reload is under way, which announce() tells next.
-        _notify(state, orders, Notify(strength(state.serving, state.size), ready=True))
+        _notify(state, orders, Notify(strength(state, state.serving), ready=True))
 
 
 def _note_rolled_out(state: State, orders: Orders, now: float) -> None:
@@ -219,9 +236,9 @@ def _settle(state: State, orders: Orders) -> None:
 
 
 def _note_strength(state: State, orders: Orders) -> None:
-    """Say once that failing boots keep us below strength, and once that this is over."""
+    """Say once that failing boots keep us below strength, and once that this is over and will hold."""
     short = state.ready < state.size
-    if state.degraded and not short:
+    if state.degraded and state.ready - len(state.proofs()) >= state.size:
         state.degraded = False
         orders.say("info", "full strength again", workers=state.ready)
     failing = state.phase is Phase.SERVING and not state.reloading and state.backoff.level > 0

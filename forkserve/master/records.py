@@ -42,12 +42,14 @@ class Record(Struct):
     id: int
     slot: int
     generation: int
+    born_at: float
     since: float  # when it entered its stage
     kind: Kind = Kind.WORKER
     stage: Stage = Stage.FORKING
     deadline: float = 0.0  # when this stage must have ended
     ready_at: float | None = None
     asked: bool = False  # we wanted it to leave: its end is no failure
+    told: bool = False  # somebody else did
     hurried: bool = False
     tired: str = ""  # why it wants to be replaced
     stopped: bool = False  # by a SIGSTOP that was not ours
@@ -62,12 +64,13 @@ class Record(Struct):
     def is_due(self, now: float) -> bool:
         return 0 < self.deadline <= now
 
-    def failed(self, now: float) -> bool:
-        """Whether its end at ``now`` is a failure that is not counted yet: it was not asked for and came too early."""
+    def failed(self, now: float, steady_s: float) -> bool:
+        """Whether its end at ``now`` is a failure that is not counted yet: it was not asked for and came too early,
+        that is before it had been READY for ``steady_s``."""
         if self.asked or self.counted:
             return False
         left_ready_at = now if self.stage is Stage.READY else self.since
-        return self.ready_at is None or left_ready_at < self.ready_at + STEADY_S
+        return self.ready_at is None or left_ready_at < self.ready_at + steady_s
 
     def kind_of_end(self, code: int, signal: int) -> str:
         """Say in a few words, of which there are few, what a counter counts this end under."""
@@ -105,7 +108,7 @@ class Records:
         self._last_id += 1
         taken = {record.slot for record in self}
         slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
-        record = Record(self._last_id, slot, generation, since=now)
+        record = Record(self._last_id, slot, generation, born_at=now, since=now)
         self._by_id[record.id] = record
         return record
 

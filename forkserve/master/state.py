@@ -43,6 +43,9 @@ class Trouble(Struct):
         return news
 
 
+CALM_S = 10.0  # a worker that was born so long after the last failure may die young once without a back-off
+
+
 class State:
     """All of it in one place, and the questions that more than one rule asks."""
 
@@ -63,6 +66,9 @@ class State:
         self.covered = 0  # wishes up to this number are met by the settings that were read last
         self.unanswered: list[int] = []  # numbers of the wishes that have not heard how it ended
         self.unsettled = False  # a reload may have left listeners open that nobody uses
+        self.unproven: set[int] = set()  # generations of reloads of which nobody has been READY for reload_settle yet
+        self.deaf_until = 0.0  # after an oversleep: who serves may have died long ago
+        self.failed_at = float("-inf")  # when a boot failed last, or a worker died young
         self.doorless: set[int] = set()  # living generations whose listeners were closed since: none is born any more
         self.shut = False  # the doors
         self.drain_at = 0.0  # when a graceful stop stops accepting
@@ -102,12 +108,27 @@ class State:
     def fallback(self) -> int:
         """Return the newest READY generation that the wanted one can be given up for, 0 if there is none."""
         ready = {record.generation for record in self.records.staged(Stage.READY)}
-        return max(ready - self.doorless - {self.generation}, default=0)
+        candidates = ready - self.doorless - {self.generation}
+        return max(candidates, key=lambda generation: (generation not in self.unproven, generation), default=0)
 
     def rolled_out(self) -> bool:
         """Whether the wanted generation serves at full strength and no child of another one lives."""
         new = self.records.staged(Stage.READY, generation=self.generation)
         return len(new) >= self.size and all(record.generation == self.generation for record in self.records)
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the generation of the reload has yet to show that it lasts: it costs no old worker its place."""
+        return self.rollout is not None and self.rollout.generation in self.unproven
+
+    def settles_at(self, record: Record) -> float:
+        """Return when this READY child will have proved its generation."""
+        assert record.ready_at is not None
+        return max(record.ready_at + self.policy.reload_settle_s, self.deaf_until)
+
+    def steady_s(self, record: Record) -> float:
+        """Return for how long this child must have been READY for its end to be no failure to boot."""
+        return float("inf") if self.on_trial and record.generation == self.generation else STEADY_S
 
     def proofs(self) -> list[float]:
         """List when each child that became READY during the back-off will have proved that children work."""
@@ -117,13 +138,21 @@ class State:
         return [moment + STEADY_S for moment in ready_at if moment >= self.backoff.began_at]
 
     def count_failure(self, record: Record, now: float, error: str) -> float | None:
-        """Count a child that does not boot, ``error`` where it did not say why; return the pause that this began."""
+        """Count a child that does not boot, ``error`` where it did not say why; return the pause that this began.
+
+        One that died young may have been killed from outside: in calm times, and where it is no proof against the
+        generation of a reload, the first is replaced at once.
+        """
         record.counted = True
+        calm = record.born_at >= self.failed_at + CALM_S and not self.backoff.level
+        self.failed_at = now
         self.start_failures += 1
-        if self.rollout and self.rollout.generation == record.generation:
-            self.rollout.failures += 1
         if error:
             self.trouble.error = error
+        if self.rollout and self.rollout.generation == record.generation:
+            self.rollout.failures += 1
+        elif calm and record.ready_at is not None:
+            return None
         return self.backoff.fail(now)
 
     def end_backoff(self) -> None:
@@ -141,6 +170,8 @@ class State:
             if not self.backoff.allows(now):
                 moments.append(self.backoff.until)
             moments += self.proofs()
+            if self.on_trial:
+                moments += map(self.settles_at, self.records.staged(Stage.READY, generation=self.generation))
         return min(moments, default=None)
 
 
@@ -160,12 +191,13 @@ def status(state: State) -> str:
         return f"generation {state.generation} degraded, {few}: {state.trouble.error}{error}"
     if error:
         return f"generation {state.generation} serving{error}"
-    return strength(state.generation, state.size)
+    return strength(state, state.generation)
 
 
-def strength(generation: int, size: int) -> str:
-    """Say that this generation serves with all its workers."""
-    return f"generation {generation}, {_workers(size)}"
+def strength(state: State, generation: int) -> str:
+    """Say with how many of its workers this generation serves."""
+    few = f"{state.ready} of " if state.ready < state.size else ""
+    return f"generation {generation}, {few}{_workers(state.size)}"
 
 
 def _workers(count: int) -> str:

@@ -192,9 +192,16 @@ class Supervisor:
             self._orders.say("error", "worker could not boot", record, detail, cause=event.error)
 
     def _worker_retiring(self, event: ev.WorkerRetiring, now: float) -> None:
-        if record := self._state.records.staged_as(event.id, Stage.BOOTING, Stage.READY):
-            record.enter(Stage.RETIRING, now, now + (self._state.policy.grace_s or QUICK_S))
-            self._orders.say("info", "worker retired itself", record, cause=event.reason)
+        record = self._state.records.staged_as(event.id, Stage.BOOTING, Stage.READY)
+        if record is None:
+            return
+        pause_s = None
+        if not event.told and record.ready_at is not None and record.failed(now, self._state.steady_s(record)):
+            error = f"worker retired itself as soon as it was ready: {event.reason}"
+            pause_s = self._state.count_failure(record, now, error)
+        record.told = event.told
+        record.enter(Stage.RETIRING, now, now + (self._state.policy.grace_s or QUICK_S))
+        self._orders.say("info", "worker retired itself", record, cause=event.reason, retry_s=pause_s)
 
     def _worker_tired(self, event: ev.WorkerTired) -> None:
         record = self._state.records.staged_as(event.id, Stage.READY)
@@ -230,9 +237,9 @@ class Supervisor:
         told = record.explained or record.counted  # one error line for one failure
         expected = told or record.asked or record.stage is Stage.RETIRING
         pause_s = None
-        # Who said that it leaves, and left in peace, did not crash, however young it was.
-        peaceful = record.stage is Stage.RETIRING and record.ready_at is not None and not (event.code or event.signal)
-        if record.failed(now) and not peaceful:
+        # Who was told by others to leave, and left in peace, did not crash, however young it was.
+        peaceful = record.told and record.ready_at is not None and not (event.code or event.signal)
+        if record.failed(now, self._state.steady_s(record)) and not peaceful:
             moment = "before it was ready" if record.ready_at is None else "as soon as it was ready"
             error = "" if record.explained else f"worker exited {moment}: {cause}"
             pause_s = self._state.count_failure(record, now, error)
@@ -250,6 +257,7 @@ class Supervisor:
 
     def _skip_killing_round(self, now: float) -> None:
         """Give everybody who is due one more round: while we stood still, nobody was heard. The hands log it."""
+        self._state.deaf_until = now + ROUND_S
         for timed in (*self._state.records, self._state.rollout):
             if timed and timed.is_due(now):
                 timed.deadline = now + ROUND_S
@@ -279,6 +287,8 @@ class Supervisor:
         state.size = event.policy.size if event.resize else state.size
         state.last_issued += 1
         state.generation = state.last_issued
+        state.unproven &= {record.generation for record in state.records}
+        state.unproven.add(state.generation)
         state.rollout = Rollout(state.generation, now, _deadline(now, event.policy.reload_timeout_s), state.covered)
         state.unsettled = True
         state.start_failures = 0

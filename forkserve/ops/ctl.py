@@ -1,10 +1,13 @@
 """forkservectl: ask a running master, and tell it what to do. A program of its own; speaks to the control socket.
 
 `forkservectl [-s SOCKET | -p PIDFILE | --pid PID] VERB`. Answers go to stdout; exit code 0 when it was done, 1 when
-the master says no (a failed reload: with the traceback), 2 for a wrong command line, 3 when no master answers.
+the master says no (a failed reload: with the traceback), 2 for a wrong command line, 3 when no master answers, 4 when
+a reload had not ended in time.
 """
 
 import argparse
+import errno
+import math
 import socket
 import struct
 import sys
@@ -17,11 +20,17 @@ from forkserve.log import one_line
 from forkserve.typed import from_json, to_json
 
 _NO_MASTER = 3
+_NOT_IN_TIME = 4
 _ANSWER_S = 10.0  # a master answers at once; only the end of a reload may take its time
+_LONGEST_WAIT_S = 30 * 86400.0  # poll() counts milliseconds in an int
 
 
 class NoMaster(ForkserveError):
     """Nobody answers at the control socket."""
+
+
+class NotInTime(ForkserveError):
+    """The reload that was waited for goes on."""
 
 
 def main() -> NoReturn:
@@ -38,6 +47,9 @@ def run(argv: list[str]) -> int:
     except NoMaster as error:
         print(f"forkservectl: error: {error}", file=sys.stderr)
         return _NO_MASTER
+    except NotInTime as error:
+        print(f"forkservectl: error: {error}", file=sys.stderr)
+        return _NOT_IN_TIME
     except BrokenPipeError:
         return ExitCode.FAILURE
     except KeyboardInterrupt:
@@ -55,13 +67,20 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="as one line of JSON")
     reload_ = verbs.add_parser("reload", help="new settings and new code, rolling")
     reload_.add_argument("--wait", action="store_true", help="until it is done or has failed; the exit code tells")
-    reload_.add_argument("--timeout", type=float, default=0.0, metavar="SECONDS", help="give up waiting (0: never)")
+    reload_.add_argument("--timeout", type=_seconds, default=0.0, metavar="SECONDS", help="give up waiting (0: never)")
     scale = verbs.add_parser("scale", help="set the number of workers")
     scale.add_argument("to", type=int, metavar="N")
     stop = verbs.add_parser("stop", help="stop gracefully")
     stop.add_argument("--quick", action="store_true", help="without waiting for requests")
     verbs.add_parser("reopen", help="open the log files anew")
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise ValueError("not a number of seconds")
+    return min(seconds, _LONGEST_WAIT_S)
 
 
 def _address(arguments: argparse.Namespace) -> tuple[str, int]:
@@ -83,19 +102,34 @@ def _ask(address: tuple[str, int], arguments: argparse.Namespace) -> Iterator[di
     """Send the request and yield the lines of the answer."""
     place, pid = address
     shown = place.replace("\0", "@")
+    timeout_s = getattr(arguments, "timeout", 0.0)
+    patience_s = min(timeout_s or _ANSWER_S, _ANSWER_S)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(_ANSWER_S)
-        try:
-            sock.connect(place)
-        except OSError as error:
-            raise NoMaster(f"no master answers at {shown}: {error.strerror}") from None
+        _connect(sock, place, shown, patience_s)
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         peer, uid, _ = struct.unpack("3i", raw)
         # Anybody may take an abstract name: what answers must be that very process.
         if pid and peer != pid:
             raise NoMaster(f"{shown} is held by pid {peer} of uid {uid}, which is not that master")
-        sock.sendall(to_json(_request(arguments)) + b"\n")
-        yield from _lines(sock, shown, getattr(arguments, "timeout", 0.0))
+        sock.settimeout(patience_s)
+        try:
+            sock.sendall(to_json(_request(arguments)) + b"\n")
+        except OSError as error:
+            raise NoMaster(f"the master at {shown} hung up: {error.strerror}") from None
+        yield from _lines(sock, shown, timeout_s)
+
+
+def _connect(sock: socket.socket, place: str, shown: str, patience_s: float) -> None:
+    """Connect; where many wait before us, for as long as we have patience, which only a blocking socket does."""
+    microseconds = max(1, int(patience_s * 1e6))  # 0 would be for ever
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(microseconds, 1_000_000)))
+    try:
+        sock.connect(place)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            why = f"nobody was let in for {patience_s:g} s; it may be stopped (SIGSTOP)"
+            raise NoMaster(f"the master at {shown} does not answer: {why}") from None
+        raise NoMaster(f"no master answers at {shown}: {error.strerror}") from None
 
 
 def _request(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -105,11 +139,14 @@ def _request(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _lines(sock: socket.socket, shown: str, timeout_s: float) -> Iterator[dict[str, Any]]:
     rest = b""
+    begun = False
     deadline = time.monotonic() + timeout_s if timeout_s else None
     while True:
         try:
             piece = sock.recv(65536)
         except TimeoutError:
+            if begun:
+                raise NotInTime(f"the reload has not ended within {timeout_s:g} s; it goes on") from None
             raise NoMaster(f"the master at {shown} does not answer in time") from None
         except OSError as error:
             raise NoMaster(f"the master at {shown} hung up: {error.strerror}") from None
@@ -121,6 +158,7 @@ def _lines(sock: socket.socket, shown: str, timeout_s: float) -> Iterator[dict[s
             if isinstance(answer, dict):
                 yield answer
                 if answer.get("begun"):
+                    begun = True
                     # The reload has begun: from here on its own time-outs bound it.
                     sock.settimeout(max(0.001, deadline - time.monotonic()) if deadline else None)
 

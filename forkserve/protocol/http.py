@@ -4,12 +4,16 @@ Knows no socket and no app. llhttp's callbacks write straight into a copy of the
 pass, no second representation of the fields. What llhttp lets through and RFC 9110 and 9112 forbid is refused here.
 """
 
-import re
 from io import BytesIO
 
 import httptools
 
+from forkserve.protocol import _http_head as head
+from forkserve.protocol._http_head import FRAMED, HOSTS, NAMES
+from forkserve.protocol._http_raw import RawHead
+from forkserve.protocol._http_resumed import Resumed
 from forkserve.protocol.types import (
+    FORWARDED,
     HEAD_ONLY,
     HTTP11,
     KEEP_ALIVE,
@@ -21,57 +25,36 @@ from forkserve.protocol.types import (
     Request,
 )
 
-BAD_REQUEST = "400 Bad Request"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-# Field names as they are written -> environ keys; None: dropped. Filled as names are met, up to a bound that no
-# honest set of clients reaches, so that a hostile one cannot grow it.
-_NAMES: dict[bytes, str | None] = {}
-_NAMES_LIMIT = 1024
 _METHODS: dict[bytes, str] = {}
-_HOSTS: set[str] = set()  # that were found well-formed; bounded likewise
+_H, _SPACE = b"H "
+
+_STAYS = KEEP_ALIVE | HTTP11  # computed once: 15 ns
 
 # Fields of which a second one makes the request ambiguous (RFC 9112 section 3.2, RFC 9110 section 8.6).
 _SINGLE = {"HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODING"}
-_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%\x80-\xff]*)(?::[0-9]*)?")
-_ABSOLUTE = re.compile(r"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
 
-
-def _environ_key(name: bytes) -> str | None:
-    """Return the environ key of a field name; None for names that must not reach the app."""
-    if b"_" in name:
-        key = None  # `X_A` and `X-A` would be one key: a proxy's word could be forged
-    else:
-        key = "HTTP_" + name.decode("ascii").upper().replace("-", "_")
-        if key in ("HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE"):
-            key = key[5:]
-        elif key == "HTTP_PROXY":
-            key = None  # httpoxy
-    if len(_NAMES) < _NAMES_LIMIT and len(name) <= 64:
-        _NAMES[name] = key
-    return key
-
-
-def _unescape(match: "re.Match[bytes]") -> bytes:
-    return bytes((int(match[1], 16),))
-
-
-def _check_host(host: str) -> None:
-    if not _HOST.fullmatch(host):
-        raise Refused(BAD_REQUEST, "malformed Host")
-    if len(_HOSTS) < _NAMES_LIMIT and len(host) <= 128:
-        _HOSTS.add(host)
+_UNEVEN = 1 << 17  # a mark beside FRAMED and the flags of a request: something is to be reset after it
 
 
 class Decoder:
     """One connection's requests: feed it what arrives, take complete requests from ``ready``.
 
     ``body_began`` is true between a request's head and its end; ``wants_continue`` asks for an interim 100.
+    What a proxy says of its client (Forwarded, X-Forwarded-*, X-Real-IP) is dropped unless the peer is ``believed``.
+    Names with an underscore are dropped, or refused with ``header_map`` "refuse".
     """
 
-    def __init__(self, template: Environ, limits: Limits, make_body: BodyMaker) -> None:
+    def __init__(
+        self,
+        template: Environ,
+        limits: Limits,
+        make_body: BodyMaker,
+        *,
+        believed: bool = True,
+        header_map: str = "drop",
+    ) -> None:
         self.ready: list[Request] = []
         self.wants_continue = False
         self.body_began = False
@@ -79,8 +62,12 @@ class Decoder:
         self._limits = limits
         self._make_body = make_body
         self._small_bytes = limits.small_bytes
-        self._most_keys = len(template) + limits.fields
-        self._fed = 0  # bytes of the current call of feed()
+        self._believed = believed
+        self._refuses_underscores = header_map == "refuse"
+        self._most_keys = len(template) + limits.fields  # less those of this request that have no key of their own
+        self._marks = 0  # of the request that is read; 0 for a plain one
+        self._data: bytes | memoryview = b""  # what the current call of feed() brought, with what is kept before it
+        self._raw = RawHead()
         self._head_bytes = 0  # of the request that is read: what came by every later call of feed()
         # Holds something between requests. A list, so that llhttp's callback can be a method of it: the first byte
         # of a request costs no frame of Python, which is 0.1 us.
@@ -110,21 +97,34 @@ class Decoder:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Read ``data``; complete requests appear in ``ready``. Raises Refused for what cannot be served."""
-        self._fed = len(data)
+        self._data = data
         if not self._between:
             if self._ended:
                 return
             self._measure_progress(len(data))
+            self._data = self._raw.joined(data)
         try:
             self._feed_parser(data)
-            return
         except httptools.HttpParserUpgrade as upgrade:
             rest = memoryview(data)[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self._failed(error, data)
             return
+        else:
+            if not self._between:
+                self._pause(data)
+            return
         # Outside the handler: in it, llhttp's next error would have this upgrade for its context, not its cause.
         self._after_upgrade(rest)
+        if not self._between:
+            self._pause(data)
+
+    def unread(self) -> bytes | None:
+        """Return the bytes of a request whose head has begun, empty between requests; None if they are not known."""
+        if self._between:
+            return b""
+        kept = self._raw.kept
+        return None if self.body_began or self._ended or kept is None else bytes(kept)
 
     def close(self) -> None:
         """Forget a half-read body."""
@@ -145,14 +145,18 @@ class Decoder:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or of the trailer."""
         try:
-            key = _NAMES[name]
+            key = NAMES[name]
         except KeyError:
-            key = _environ_key(name)
+            key = head.environ_key(name)
         if key is None:
+            self._unusual(name, value)
             return
         text = value.decode("latin-1")
-        if text[-1:] in " \t":  # OWS that llhttp leaves (and the empty value)
-            text = text.rstrip(" \t")
+        try:
+            if value[-1] <= _SPACE:  # OWS that llhttp leaves
+                text = text.rstrip(" \t")
+        except IndexError:  # the empty value; asking for it would cost each field more
+            pass
         environ = self._environ
         if key in environ:
             self._repeated(key, text)
@@ -167,23 +171,28 @@ class Decoder:
         try:
             environ["REQUEST_METHOD"] = _METHODS[method]
         except KeyError:
-            if method == b"CONNECT":  # never cached, so that it always comes here
-                raise Refused("501 Not Implemented", "CONNECT") from None
-            environ["REQUEST_METHOD"] = _METHODS[method] = method.decode("ascii")
-        self._line = method + b" " + target
+            environ["REQUEST_METHOD"] = self._met(method)
+        line = self._line = method + b" " + target
         # Asking llhttp for the version formats a string; a connection that stays open without a word about it is 1.1.
         if self._should_keep_alive() and "HTTP_CONNECTION" not in environ:
-            self._flags = KEEP_ALIVE | HTTP11
+            self._flags = _STAYS
         else:
             self._flags = self._read_version()
-        if self._fed + self._head_bytes > self._small_bytes or len(environ) > self._most_keys:
+        data = self._data
+        if len(data) + self._head_bytes > self._small_bytes or len(environ) > self._most_keys:
             self._measure_head()
         try:
-            if environ["HTTP_HOST"] not in _HOSTS:
-                _check_host(environ["HTTP_HOST"])
+            # A glance at the one place where the protocol's name stands if the line is as RFC 9112 wants it.
+            if data[len(line) + 1] != _H:
+                self._raw.check_line(line, data, self.ready)
+        except IndexError:
+            self._raw.check_line(line, data, self.ready)
+        try:
+            if environ["HTTP_HOST"] not in HOSTS:
+                head.check_host(environ["HTTP_HOST"])
         except KeyError:
             if self._flags & HTTP11:
-                raise Refused(BAD_REQUEST, "HTTP/1.1 without Host") from None
+                raise Refused(head.BAD_REQUEST, "HTTP/1.1 without Host") from None
         text = target.decode("latin-1")  # searching a str costs 12 ns, searching bytes 100
         if text[0] == "/" and "%" not in text and "#" not in text:  # origin-form, nothing encoded
             environ["RAW_URI"] = environ["REQUEST_URI"] = text
@@ -192,10 +201,10 @@ class Decoder:
             else:
                 environ["PATH_INFO"] = text
         else:
-            self._read_target(text)
+            head.read_target(environ, text)
         self._request = environ
         self.body_began = True
-        if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ or "HTTP_EXPECT" in environ:
+        if self._marks & FRAMED:
             self._begin_body()
 
     def on_body(self, data: bytes) -> None:
@@ -214,23 +223,72 @@ class Decoder:
         else:
             self._end_body()
         self.body_began = False
-        self._head_bytes = 0
         self._target = b""
         flags = self._flags
+        if self._marks:
+            flags |= self._marks & (HEAD_ONLY | FORWARDED)
+            self._forget_marks()
         if flags & KEEP_ALIVE:
             self._between.append(True)
         else:
             self._ended = True
-        if environ["REQUEST_METHOD"] == "HEAD":
-            flags |= HEAD_ONLY
         self.ready.append((environ, self._line, flags))
 
     # what is not on the path of a plain request
 
+    def _forget_marks(self) -> None:
+        self._marks = 0
+        self._most_keys = len(self._template) + self._limits.fields
+        self._raw.kept = b""
+        self._head_bytes = 0
+
+    def _pause(self, data: bytes | memoryview) -> None:
+        """What was fed ends within a request: keep what has come of its head."""
+        if self.body_began or self._ended:
+            self._raw.kept = b""
+        else:
+            self._marks |= _UNEVEN
+            self._raw.keep(data, self.ready)
+
+    def _met(self, method: bytes) -> str:
+        """Spell a method; CONNECT and HEAD are never remembered, so that they always come here."""
+        text = method.decode("ascii")
+        if text == "CONNECT":
+            raise Refused("501 Not Implemented", "CONNECT")
+        if text == "HEAD":
+            self._marks |= HEAD_ONLY
+        else:
+            _METHODS[method] = text
+        return text
+
+    def _count(self) -> None:
+        """Count a field that has no key of its own toward `limit_request_fields`."""
+        self._marks |= _UNEVEN
+        self._most_keys -= 1
+
+    def _unusual(self, name: bytes, value: bytes) -> None:
+        """Take or drop a field that frames the body, or that not every app may see."""
+        if self.body_began:
+            return  # a trailer field
+        key, mark = head.UNUSUAL.get(name) or head.unusual_key(name)
+        if not key or (mark == FORWARDED and not self._believed):
+            if self._refuses_underscores and b"_" in name:
+                raise Refused(head.BAD_REQUEST, f"a field name with an underscore: {name[:64].decode('ascii')}")
+            self._count()
+            return
+        self._marks |= mark
+        text = value.decode("latin-1").rstrip(" \t")
+        if key in self._environ:
+            self._repeated(key, text)
+        else:
+            self._environ[key] = text
+
     def _repeated(self, key: str, text: str) -> None:
         """Join a field that came before."""
-        if key in _SINGLE and not self.body_began:  # else it is a trailer field, and dropped anyway
-            raise Refused(BAD_REQUEST, f"several {key.removeprefix('HTTP_').replace('_', '-').title()} fields")
+        if not self.body_began:  # else it is a trailer field, and dropped anyway
+            if key in _SINGLE:
+                raise Refused(head.BAD_REQUEST, f"several {head.header_name(key)} fields")
+            self._count()
         self._environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + text
 
     def _read_version(self) -> int:
@@ -243,43 +301,13 @@ class Decoder:
             raise Refused("505 HTTP Version Not Supported", f"HTTP/{version}")
         self._environ["SERVER_PROTOCOL"] = "HTTP/1.0"
         if "HTTP_TRANSFER_ENCODING" in self._environ:
-            raise Refused(BAD_REQUEST, "Transfer-Encoding in HTTP/1.0")
+            raise Refused(head.BAD_REQUEST, "Transfer-Encoding in HTTP/1.0")
         return flags
 
-    def _read_target(self, target: str) -> None:
-        """Read a target that is encoded, absolute, `*` or an authority: RFC 9112 section 3.2."""
-        environ = self._environ
-        environ["RAW_URI"] = environ["REQUEST_URI"] = target
-        if "#" in target:
-            raise Refused(BAD_REQUEST, "a fragment in the target")
-        path = target
-        if target == "*":
-            if environ["REQUEST_METHOD"] != "OPTIONS":
-                raise Refused(BAD_REQUEST, "* is for OPTIONS only")
-        elif target[0] != "/":
-            absolute = _ABSOLUTE.fullmatch(target)
-            if absolute is None or not absolute[1]:
-                raise Refused(BAD_REQUEST, "malformed target")
-            _check_host(absolute[1])
-            environ["HTTP_HOST"] = absolute[1]  # section 3.2.2: the target's authority replaces Host
-            path = absolute[2]
-            if path[:1] != "/":
-                path = "/" + path
-        path, _, environ["QUERY_STRING"] = path.partition("?")
-        if "%" in path:
-            path = _ESCAPED.sub(_unescape, path.encode("latin-1")).decode("latin-1")
-        environ["PATH_INFO"] = path
-
     def _measure_head(self) -> None:
-        limits, environ, template = self._limits, self._environ, self._template
-        if len(self._line) + len(" HTTP/1.1") > limits.line_bytes:
-            raise Refused("414 URI Too Long", f"the request line has more than {limits.line_bytes} bytes")
-        if len(environ) > self._most_keys:
-            raise Refused("431 Request Header Fields Too Large", f"more than {limits.fields} fields")
-        for key, text in environ.items():
-            if key not in template and len(key.removeprefix("HTTP_")) + 2 + len(text) > limits.field_bytes:
-                name = key.removeprefix("HTTP_").replace("_", "-").title()[:64]
-                raise Refused("431 Request Header Fields Too Large", f"{name} has more than {limits.field_bytes} bytes")
+        head.measure(self._environ, self._template, self._line, self._limits)
+        if len(self._environ) > self._most_keys:
+            raise Refused(head.TOO_LARGE, f"more than {self._limits.fields} fields")
 
     def _measure_progress(self, fed: int) -> None:
         """Bound what one request may send that is no body: its head, chunk extensions, trailer fields.
@@ -288,7 +316,7 @@ class Decoder:
         """
         most = self._limits.head_bytes
         if self._head_bytes > most or self._silent_bytes > most:
-            raise Refused("431 Request Header Fields Too Large", f"the head or the trailer has more than {most} bytes")
+            raise Refused(head.TOO_LARGE, f"the head or the trailer has more than {most} bytes")
         if self.body_began:
             self._silent_bytes += fed
         elif len(self._target) > self._limits.line_bytes:
@@ -297,21 +325,11 @@ class Decoder:
             self._head_bytes += fed
 
     def _begin_body(self) -> None:
-        """Decide how the body is framed and make its place: RFC 9112 section 6; llhttp has refused the rest."""
-        environ = self._request
-        coding = environ.get("HTTP_TRANSFER_ENCODING")
-        if coding is not None:
-            if coding.lower() != "chunked":
-                raise Refused("501 Not Implemented", "a transfer coding other than chunked")
-            length = -1
-            self._environ = {}  # trailer fields land here and are dropped
-        else:
-            length = int(environ.get("CONTENT_LENGTH") or 0)
-        expect = environ.get("HTTP_EXPECT")
-        if expect is not None and self._flags & HTTP11:
-            if expect.lower() != "100-continue":
-                raise Refused("417 Expectation Failed", "an expectation other than 100-continue")
-            self.wants_continue = length != 0
+        """Make the place for the body, and for the fields of its trailer: they are dropped."""
+        length = head.body_length(self._request, self._flags)
+        if length < 0:
+            self._environ = {}
+        self.wants_continue = length != 0 and self._flags & HTTP11 != 0 and "HTTP_EXPECT" in self._request
         if length:
             self._silent_bytes = 0
             self._body = self._make_body(length)
@@ -339,7 +357,7 @@ class Decoder:
         """
         while not self._ended:
             if self._resume_with:
-                self._use(httptools.HttpRequestParser(_Resumed(self)))
+                self._use(httptools.HttpRequestParser(Resumed(self)))
                 self._feed_parser(b"POST / HTTP/1.1\r\n%b\r\n" % self._resume_with)
                 self._resume_with = b""
             else:
@@ -358,7 +376,7 @@ class Decoder:
         """Raise what llhttp's error means; what follows the last request of a connection means nothing."""
         if isinstance(error, httptools.HttpParserCallbackError):
             if error.__context__ is None:  # llhttp repeats itself: what it read before was refused
-                raise Refused(BAD_REQUEST, "more after a refused request") from None
+                raise Refused(head.BAD_REQUEST, "more after a refused request") from None
             raise error.__context__ from None
         if not self._ended:
             raise self._refusal(error, bytes(data)) from None
@@ -366,35 +384,9 @@ class Decoder:
     def _refusal(self, error: httptools.HttpParserError, data: bytes) -> Refused:
         reason = str(error)
         if isinstance(error, httptools.HttpParserInvalidMethodError):
-            # Where in `data` the method begins is known only if `data` begins with it.
-            method = data.lstrip(b"\r\n").partition(b" ")[0]
-            if self._head_bytes == 0 and not self.ready and _TOKEN.fullmatch(method) and len(method) <= 32:
-                return Refused("501 Not Implemented", f"method {method.decode('ascii')}")
-        elif reason == "Invalid HTTP version" or reason.startswith("Pause on PRI"):
+            return self._raw.unknown_method(data, self.ready)
+        if reason.startswith("Invalid method for HTTP"):
+            return Refused("501 Not Implemented", "a method of another protocol")
+        if reason == "Invalid HTTP version" or reason.startswith("Pause on PRI"):
             return Refused("505 HTTP Version Not Supported", reason)
-        return Refused(BAD_REQUEST, reason)
-
-
-class _Resumed:
-    """The callbacks of a parser that starts in the middle: deaf to the head it is told, then the decoder's own."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-        self._deaf = True
-        self.on_body = decoder.on_body
-        self.on_message_begin = decoder.on_message_begin
-        self.on_message_complete = decoder.on_message_complete
-
-    def on_url(self, part: bytes) -> None:
-        if not self._deaf:
-            self._decoder.on_url(part)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._deaf:
-            self._decoder.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if self._deaf:
-            self._deaf = False
-        else:
-            self._decoder.on_headers_complete()
+        return Refused(head.BAD_REQUEST, reason)

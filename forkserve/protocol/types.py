@@ -47,6 +47,7 @@ Request = tuple[Environ, bytes, int]
 KEEP_ALIVE = 1  # the client wants the connection to stay
 HTTP11 = 2
 HEAD_ONLY = 4
+FORWARDED = 8  # it has words of a proxy about its client
 
 
 class Limits:

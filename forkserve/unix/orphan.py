@@ -3,8 +3,8 @@
 An idle worker sees the end of its channel in its loop. A busy one cannot look: the kernel sends it SIGIO when the last
 writer of the lifeline is gone, a pipe on which nothing is ever written, so that no other signal ever interrupts a call
 of the app. Its handler starts a watchdog in C, which ends the process after the grace. Limit: the handler is Python, so
-C code that never lets go of the GIL outlives a killed master. (PR_SET_PDEATHSIG would not change that, and needs
-ctypes: 8 ms and 1 MiB of each worker.) Sources: fcntl(2) F_SETOWN and O_ASYNC; faulthandler.
+C code that never lets go of the GIL outlives a killed master; docs/promises.md says under 7 what would end it and costs.
+(PR_SET_PDEATHSIG gives no grace, and needs ctypes: 8 ms and 1 MiB of each worker.) Sources: fcntl(2) F_SETOWN and O_ASYNC; faulthandler.
 """
 
 import faulthandler
@@ -46,6 +46,7 @@ class Lifeline:
             except OSError:
                 ended = False
             if ended:
+                signal.signal(signal.SIGIO, signal.SIG_IGN)  # the end of each sibling sends one more: pipe_release()
                 faulthandler.dump_traceback_later(max(0.1, grace_s), exit=True, file=stacks_fd)
 
         signal.signal(signal.SIGIO, on_io)

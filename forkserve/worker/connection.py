@@ -1,82 +1,89 @@
-"""One connection: its socket, its state, the bytes it still owes. Runs in a worker, driven by its loop.
+"""One connection: its state, its requests, its end. Runs in a worker, driven by its loop.
 
-A connection is in one state; every state but RUNNING has a deadline, which the loop looks at once a second. Reading
-and writing never wait: what has not arrived yet or is not taken yet costs memory, not the worker. Only an app that
-produces faster than its client reads is made to wait, once BACKLOG_BYTES are kept for that client.
+Reading and writing never wait: what has not arrived yet or is not taken yet costs memory, not the worker. A connection
+that waits for a request belongs to no worker in particular: it can be passed on to another one by the relay.
 """
 
 import _socket
-import select
-from enum import Enum
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from forkserve.log import log
-from forkserve.protocol.http import CONTINUE, Decoder
-from forkserve.protocol.types import KEEP_ALIVE, Environ, Refused
+from forkserve.protocol.http import CONTINUE
+from forkserve.protocol.types import FORWARDED, KEEP_ALIVE, Environ, Refused
+from forkserve.unix.relay import MOST_BYTES, Moved
 from forkserve.unix.scoreboard import DEADLINE
+from forkserve.worker.outlet import NOW, Outlet, peer_name
+from forkserve.worker.state import BODY, HEAD, IDLE, LINGERING, RUNNING, WRITING
 from forkserve.wsgi.response import PeerGone, Response, clock, plain_answer, respond
 
 if TYPE_CHECKING:
+    from forkserve.worker.door import Door
     from forkserve.worker.loop import Loop
+    from forkserve.worker.tls import TlsTransport
 
-BACKLOG_BYTES = 1 << 20
 LINGER_S = 2.0  # how long the last response may travel before a reset could overtake it: RFC 9112 section 9.6
+NO_FACTS: dict[str, str] = {}  # of a connection without a PROXY header
 _LINGER_BYTES = 64 << 20  # a refused upload goes on until its sender looks; reading this much takes 10 ms
 
-# One recv or send, whatever the file status flags: sockets made by accept need no extra call to become non-blocking.
-_NOW = _socket.MSG_DONTWAIT
-_SEND_NOW = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 
-
-class State(Enum):
-    """Where a connection stands."""
-
-    IDLE = "idle"  # nothing of a (next) request has arrived
-    HEAD = "head"
-    BODY = "body"
-    RUNNING = "running"
-    WRITING = "writing"  # the app is done; the client has not taken everything
-    LINGERING = "lingering"  # all is said; waiting for the client to close
-
-
-# An attribute of an Enum class costs twice a global's look-up.
-IDLE, HEAD, BODY, RUNNING, WRITING, LINGERING = State
-
-
-class Connection:
+class Connection(Outlet):
     """One accepted connection."""
 
     __slots__ = (
-        "_decoder", "_kept", "_kept_bytes", "_linger_left", "_loop", "_recv_into", "_refused", "_send", "_then_close",
-        "_writable_only", "deadline", "fd", "fresh", "peer", "sock", "state",
+        "_body_bytes", "_body_since", "_decoder", "_door", "_linger_left", "_recv_into", "_refused", "_then_close",
+        "_tls",         "deadline", "facts", "fresh", "stays",
     )  # fmt: skip
 
-    def __init__(self, loop: "Loop", fd: int, family: int, peer: object, template: Environ) -> None:
-        self.sock = sock = _socket.socket(family, _socket.SOCK_STREAM, 0, fd)
-        self.fd = fd
-        self.peer = peer
+    def __init__(self, loop: "Loop", fd: int, family: int, peer: object, door: "Door", template: Environ) -> None:
+        sock = _socket.socket(family, _socket.SOCK_STREAM, 0, fd)
+        Outlet.__init__(self, loop, sock, fd, peer, IDLE)
         self.fresh = True  # no request yet: the first one has the time-out of a head from the accept on
-        self.state = IDLE
+        self.stays = loop.keep_alive  # after its next response
         self.deadline = monotonic() + loop.header_timeout_s
-        self._loop = loop
-        self._recv_into = sock.recv_into
-        self._send = sock.send
-        self._decoder = Decoder(template, loop.limits, loop.make_body)
-        self._kept: list[memoryview] = []  # what the client has not taken yet, in order
-        self._kept_bytes = 0
+        self._door = door
+        self._recv_into: Callable[[bytearray, int, int], int] = sock.recv_into
+        self._decoder = door.decoder_for(peer, template)
         self._then_close = False
         self._refused: Refused | None = None  # to be answered when the good requests before it are
-        self._writable_only = False
         self._linger_left = _LINGER_BYTES
+        self._body_since = 0.0
+        self._body_bytes = 0
+        self.facts = NO_FACTS
+        self._tls: TlsTransport | None = None
+
+    def begin(self, template: Environ, transport: "TlsTransport | None") -> None:
+        """Begin to read requests: what came before the first one is through, and has completed the template."""
+        loop = self._loop
+        self._decoder = self._door.decoder_for(self.peer, template)
+        self.state = IDLE
+        self.deadline = monotonic() + loop.header_timeout_s
+        if transport is None:
+            loop.readers[self.fd] = self.on_readable
+            return
+        self._recv_into = transport.recv_into
+        self._send = transport.send
+        self._sendfile_fd = -1
+        self._tls = transport
+        self.stays = self.stays and not loop.is_retiring
+        loop.readers[self.fd] = self.on_readable_tls
 
     # driven by the loop
+
+    def on_readable_tls(self) -> None:
+        """The same where TLS may hold bytes that epoll does not show."""
+        tls = self._tls
+        assert tls is not None
+        self.on_readable()
+        while self.fd >= 0 and self.state is not WRITING and tls.pending():
+            self.on_readable()
 
     def on_readable(self) -> None:
         """Bytes, or the end of them, have arrived."""
         loop = self._loop
         try:
-            got = self._recv_into(loop.buffer, 0, _NOW)
+            got = self._recv_into(loop.buffer, 0, NOW)
         except BlockingIOError:
             return
         except OSError:
@@ -89,9 +96,13 @@ class Connection:
             if self._linger_left <= 0:
                 self.close()
             return
+        self.take(loop.view[:got])
+
+    def take(self, data: bytes | memoryview) -> None:
+        """Go on with bytes that have arrived."""
         decoder = self._decoder
         try:
-            decoder.feed(loop.view[:got])
+            decoder.feed(data)
         except Refused as error:
             self._finish_then_refuse(error)
             return
@@ -104,7 +115,7 @@ class Connection:
             if self.state is not IDLE or self.fd < 0:
                 return
         if not decoder.idle:
-            self._await_more()
+            self._await_more(len(data))
 
     def _finish_then_refuse(self, refused: Refused) -> None:
         """Answer the good requests that came before a bad one, then the bad one."""
@@ -114,10 +125,10 @@ class Connection:
         if self.fd >= 0 and self.state in (IDLE, HEAD, BODY):
             self._refuse(refused)
 
-    def _await_more(self) -> None:
+    def _await_more(self, got: int) -> None:
         """Part of a request has arrived."""
         if self._decoder.body_began:
-            self._await_body()
+            self._await_body(got)
         elif self.state is IDLE:
             self.state = HEAD
             if not self.fresh:  # else the time for the first head runs since the accept
@@ -126,14 +137,18 @@ class Connection:
     def on_writable(self) -> None:
         """The client takes more: write what is kept, then go on where the response left off."""
         try:
-            self._write_kept()
+            is_done = self.write_kept()
         except PeerGone:
-            self.close()
             return
-        if self._kept:
+        if not is_done:
             self.deadline = monotonic() + self._loop.send_timeout_s
             return
-        self._watch(False)
+        self.watch(False)
+        self._go_on_after_writing()
+        if self._tls is not None and self.fd >= 0 and self.state is not WRITING and self._tls.pending():
+            self.on_readable_tls()
+
+    def _go_on_after_writing(self) -> None:
         if self._then_close:
             self.linger()
             return
@@ -146,7 +161,7 @@ class Connection:
         if self._refused is not None:
             self._refuse(self._refused)
         elif not self._decoder.idle:
-            self._await_more()
+            self._await_more(0)
 
     def on_overdue(self) -> None:
         """The deadline of the state has passed."""
@@ -177,8 +192,41 @@ class Connection:
             del self._loop.readers[self.fd]
             self.fd = -1
             self._decoder.close()
-            self._kept.clear()
+            if self._backlog is not None:
+                self._backlog.clear()
             self.sock.close()  # epoll forgets it by itself: this was the only descriptor of it
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether another worker could go on with it."""
+        return self._loop.relay is not None and self._door.is_plain
+
+    def go_on(self, moved: Moved) -> None:
+        """Go on where a sibling left off."""
+        self.fresh = moved.fresh
+        self.facts = moved.facts
+        if moved.received:
+            self.take(moved.received)
+        self.deadline = monotonic() + moved.left_s
+
+    def pass_on(self) -> bool:
+        """Give this connection to whichever worker is idle first; False: it stays here."""
+        if self.state is IDLE:
+            received: bytes | None = b""
+        elif self.state is HEAD:
+            received = self._decoder.unread()
+        else:
+            return False
+        relay = self._loop.relay
+        if relay is None or received is None or len(received) > MOST_BYTES or not self.is_movable:
+            return False
+        peer = self.peer[:2] if isinstance(self.peer, tuple) else None
+        left_s = self.deadline - monotonic()
+        moved = Moved(self._door.name, self._door.family, peer, self.fresh, left_s, received, self.facts)
+        if not relay.put(self.fd, moved):
+            return False
+        self.close()
+        return True
 
     # requests
 
@@ -198,13 +246,17 @@ class Connection:
                 loop.show_busy(now, line)
             loop.requests += 1
             loop.begin(now + loop.timeout_s, now, loop.requests, line)
-            response = loop.running = Response(request, self, loop.keep_alive and flags & KEEP_ALIVE != 0)
+            if flags & FORWARDED:
+                loop.apply_forwarded(environ, self._door.forwarders.trust)
+            response = loop.running = Response(request, self, self.stays and flags & KEEP_ALIVE != 0)
             respond(loop.app, environ, response)
             loop.running = None
             loop.deadline[DEADLINE] = 0.0
+            if loop.attended:
+                loop.await_attendant()
             if loop.access is not None:
                 loop.access.note(environ, response, monotonic() - now)
-            if self._kept or not response.keep_alive:
+            if self._backlog is not None or not response.keep_alive:
                 self._after(response, flags)
                 return
         self.state = IDLE
@@ -218,7 +270,7 @@ class Connection:
             return
         if response.aborted:
             self._abort()
-        elif self._kept:
+        elif self._backlog is not None:
             self._await_room(then_close=not response.keep_alive)
         elif flags & KEEP_ALIVE:
             self.linger()
@@ -229,18 +281,30 @@ class Connection:
         self.state = WRITING
         self._then_close = then_close
         self.deadline = monotonic() + self._loop.send_timeout_s
-        self._watch(True)
+        self.watch(True)
 
-    def _await_body(self) -> None:
-        self.state = BODY
-        self.fresh = False
-        self.deadline = monotonic() + self._loop.body_timeout_s
+    def _await_body(self, got: int) -> None:
+        """Part of a body has arrived. The deadline is for the next part; a trickle is cut as well as silence."""
+        loop = self._loop
+        now = monotonic()
+        if self.state is not BODY:
+            self.state = BODY
+            self.fresh = False
+            self._body_since = now
+            self._body_bytes = 0
+        elif loop.body_min_rate:
+            took_s = now - self._body_since
+            self._body_bytes += got
+            if took_s > loop.body_timeout_s and self._body_bytes < loop.body_min_rate * took_s:
+                self._refuse(Refused("408 Request Timeout", f"the body came slower than {loop.body_min_rate} bytes/s"))
+                return
+        self.deadline = now + loop.body_timeout_s
         if self._decoder.wants_continue:
             self._decoder.wants_continue = False
             try:
                 self.send(CONTINUE)
             except PeerGone:
-                self.close()
+                pass
 
     def _refuse(self, refused: Refused) -> None:
         """Answer what cannot be served, and close."""
@@ -249,9 +313,8 @@ class Connection:
         try:
             self.send(plain_answer(refused.status))
         except PeerGone:
-            self.close()
             return
-        if self._kept:
+        if self._backlog is not None:
             self._await_room(then_close=True)
         else:
             self.linger()
@@ -263,96 +326,3 @@ class Connection:
         except OSError:
             pass
         self.close()
-
-    # Out: what a response is written to
-
-    def send(self, data: bytes) -> None:
-        """Give ``data`` to the kernel; what it does not take now is kept. Raises PeerGone."""
-        if self._kept:
-            self._keep(data)
-            return
-        try:
-            sent = self._send(data, _SEND_NOW)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._gone(error)
-        if sent != len(data):
-            self._keep(data, sent)
-
-    def send_both(self, head: bytes, data: bytes) -> None:
-        """The same for two pieces at once."""
-        if self._kept:
-            self._keep(head)
-            self._keep(data)
-            return
-        try:
-            sent = self.sock.sendmsg((head, data), (), _SEND_NOW)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._gone(error)
-        if sent < len(head):
-            self._keep(head, sent)
-            self._keep(data)
-        elif sent - len(head) < len(data):
-            self._keep(data, sent - len(head))
-
-    def _gone(self, error: OSError) -> None:
-        self.close()
-        raise PeerGone(f"the client has left: {error.strerror}") from None
-
-    def _keep(self, data: bytes, sent: int = 0) -> None:
-        """Keep what the client does not take; beyond BACKLOG_BYTES the app waits for it."""
-        self._kept.append(memoryview(data)[sent:])
-        self._kept_bytes += len(data) - sent
-        while self._kept_bytes > BACKLOG_BYTES and self.state is RUNNING:
-            if not self._wait_for_room(self._loop.send_timeout_s):
-                log.info(
-                    "client takes nothing; connection closed",
-                    after_s=self._loop.send_timeout_s, peer=peer_name(self.peer),
-                )  # fmt: skip
-                self.close()
-                raise PeerGone("the client takes nothing of the response")
-            self._write_kept()
-
-    def _wait_for_room(self, timeout_s: float) -> bool:
-        """Wait until the client takes more; not on the app's time, or a slow client would get the worker killed."""
-        poll = select.poll()
-        poll.register(self.fd, select.POLLOUT)
-        words = self._loop.deadline
-        deadline, began = words[DEADLINE], monotonic()
-        words[DEADLINE] = 0.0
-        has_room = bool(poll.poll(None if timeout_s == float("inf") else timeout_s * 1000))
-        words[DEADLINE] = deadline + monotonic() - began
-        return has_room
-
-    def _write_kept(self) -> None:
-        """Write of what is kept as much as the kernel takes. Raises PeerGone."""
-        while self._kept:
-            piece = self._kept[0]
-            try:
-                sent = self._send(piece, _SEND_NOW)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._gone(error)
-            self._kept_bytes -= sent
-            if sent == len(piece):
-                self._kept.pop(0)
-            else:
-                self._kept[0] = piece[sent:]
-                return
-
-    def _watch(self, writable: bool) -> None:
-        """Wait for room to write instead of for requests, or the other way round."""
-        if writable is not self._writable_only:
-            self._writable_only = writable
-            self._loop.epoll.modify(self.fd, select.EPOLLOUT if writable else select.EPOLLIN)
-
-
-def peer_name(peer: object) -> str:
-    """Spell a peer as accept gives it."""
-    if isinstance(peer, tuple):
-        return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-    return "unix"

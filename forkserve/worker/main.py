@@ -22,6 +22,7 @@ from forkserve.unix.messages import UP, Ready, boot_failure
 from forkserve.unix.title import set_title
 from forkserve.worker.loop import Loop
 from forkserve.wsgi.app import App, load_app, user_traceback
+from forkserve.wsgi.files import with_files
 from forkserve.wsgi.response import PeerGone, plain_answer
 
 # A log reader that is slow for a moment shall not cost a worker's lines; the master waits for nobody.
@@ -41,7 +42,7 @@ def work(birth: Birth) -> int:
     signals.restore(set())
     try:
         access = _open_access_log(birth.settings)  # before the app's folder becomes ours: its path is the master's
-        app = load_app(birth.settings.app, birth.settings.chdir)
+        app = with_files(load_app(birth.settings.app, birth.settings.chdir), birth.settings)
         loop = _make_loop(birth, app, wakeup, access, show)
     except BaseException as error:  # the app's import may raise anything
         return _say_boot_failure(birth, error)
@@ -71,7 +72,7 @@ def _make_loop(
     birth: Birth, app: App, wakeup: signals.Wakeup, access: AccessLog | None, show: Callable[[str], None]
 ) -> Loop:
     return Loop(
-        app, birth.settings, birth.listeners, birth.channel, wakeup, birth.row,
+        app, birth.settings, birth.listeners, birth.channel, wakeup, birth.row, birth.relay, birth.context,
         generation=birth.generation, slot=birth.slot, access=access, title=show,
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 from forkserve import __version__
 from forkserve.log import errors_stream
 from forkserve.protocol.types import Environ
+from forkserve.wsgi.files import FileWrapper
 
 SOFTWARE = f"forkserve/{__version__}"
 
@@ -41,6 +42,7 @@ def listener_template(
         "wsgi.multithread": False,
         "wsgi.multiprocess": True,  # also with one worker: two of them serve during a reload
         "wsgi.run_once": False,
+        "wsgi.file_wrapper": FileWrapper,
         "wsgi.input_terminated": True,
         "forkserve.generation": generation,
         "forkserve.slot": slot,

@@ -15,6 +15,7 @@ from forkserve.log import log
 from forkserve.protocol.types import HEAD_ONLY, HTTP11, Environ, Request
 from forkserve.wsgi.app import App
 from forkserve.wsgi.environ import SOFTWARE
+from forkserve.wsgi.files import FileWrapper
 from forkserve.wsgi.headers import (
     CLOSE,
     DATE,
@@ -45,6 +46,9 @@ class Out(Protocol):
 
     def send_both(self, head: bytes, data: bytes, /) -> None:
         """The same for two pieces at once."""
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int, /) -> None:
+        """Give ``head`` and then a part of an open file, which may be closed as soon as this returns."""
 
 
 class _Clock:
@@ -167,6 +171,24 @@ class Response:
         else:
             self.out.send_both(head, data)
 
+    def put_file(self, file: FileWrapper) -> bool:
+        """Send a file as the body, by the kernel; False: it must be read, as any other body."""
+        region = None if self.head_sent else file.region()
+        if region is None:
+            if self.length >= 0:
+                file.limit(self.length - self.body_bytes)  # more of the file than was announced is no fault
+            return False
+        fd, offset, count = region
+        if 0 <= self.length < count:
+            count = self.length
+        head = self._head(count)
+        if self._mute or not count:
+            self.out.send(head)
+            return True
+        self.body_bytes += count
+        self.out.send_file(head, fd, offset, count)
+        return True
+
     def _head(self, whole: int) -> bytes:
         """Decide the framing and spell the head."""
         if not self._status_line:
@@ -250,7 +272,7 @@ def respond(app: App, environ: Environ, response: Response) -> None:
         if (body.__class__ is list or body.__class__ is tuple) and len(body) == 1 and body[0].__class__ is bytes:
             if body[0]:  # an empty chunk must not send the head: the app may still raise
                 response.put(body[0], len(body[0]))
-        else:
+        elif body.__class__ is not FileWrapper or not response.put_file(body):
             for chunk in body:
                 if not isinstance(chunk, bytes):
                     raise TypeError(f"the body must be made of bytes, not {type(chunk).__name__}")

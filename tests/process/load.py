@@ -12,19 +12,24 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from types import TracebackType
 from typing import Self
 
-from tests.harness import Server, read_to_end
+from tests.harness import PATIENCE_S, Server, read_to_end
 
 _PIPELINED = 5
 _PIECE = b"x" * 1000
 
 
 class Load:
-    """``with Load(server) as load``: asks until the end of the block; then ``load.failures`` should be empty."""
+    """``with Load(server) as load``: asks until the end of the block; then ``load.failures`` should be empty.
 
-    def __init__(self, server: Server) -> None:
+    ``address`` is one of the server's addresses; without it, the socket that was handed in.
+    """
+
+    def __init__(self, server: Server, address: str = "") -> None:
         self.answers: Counter[str] = Counter()
+        self.by_way: Counter[str] = Counter()
         self.failures: list[str] = []
         self._server = server
+        self._address = address
         self._over = threading.Event()
         ways = (self._close, self._keep_alive, self._pipeline, self._post)
         self._threads = [threading.Thread(target=self._ask, args=(way,), name=way.__name__) for way in ways]
@@ -54,17 +59,18 @@ class Load:
     def _note(self, status: int, body: bytes) -> None:
         assert status == 200, f"{status} {body!r}"
         self.answers[body.decode()] += 1
+        self.by_way[threading.current_thread().name] += 1
 
     def _close(self) -> None:
-        answer = self._server.get(Connection="close")
+        answer = self._server.get_at(self._address, Connection="close")
         self._note(answer.status, answer.body)
 
     def _keep_alive(self) -> None:
-        connection = HTTPConnection("127.0.0.1", self._server.port, timeout=20)
+        connection = HTTPConnection("localhost", timeout=PATIENCE_S)
         try:
             while not self._over.is_set():
                 if connection.sock is None:  # the first time, and where the last answer announced the end
-                    connection.connect()
+                    connection.sock = self._server.connect(self._address)
                 connection.request("GET", "/")
                 response = connection.getresponse()
                 self._note(response.status, response.read())
@@ -75,7 +81,9 @@ class Load:
         left = _PIPELINED
         while left:
             asked = [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"] * (left - 1)
-            raw = self._server.exchange(b"".join([*asked, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"]))
+            with self._server.connect(self._address) as sock:
+                sock.sendall(b"".join([*asked, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"]))
+                raw = read_to_end(sock)
             heads = raw.split(b"HTTP/1.1 ")[1:]
             assert heads, "closed without an answer"
             for head in heads:
@@ -85,7 +93,7 @@ class Load:
             left -= len(heads)
 
     def _post(self) -> None:
-        with self._server.connect() as sock:
+        with self._server.connect(self._address) as sock:
             sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3000\r\n\r\n" + _PIECE)
             for _ in range(2):
                 self._close()  # takes some time, in which this body is not whole

@@ -69,7 +69,7 @@ def test_promise_05_stopped_worker_is_continued_dumped_and_replaced() -> None:
         assert s.get("/pid").status == 200
 
 
-def test_hang_after_the_head_has_left_closes_the_connection_without_a_second_head() -> None:
+def test_promise_05_hang_after_the_head_has_left_closes_the_connection_without_a_second_head() -> None:
     s = Server(app="fresh_app:app", workers=1, timeout="1s", expect=DUMPED)
     s.write_app(
         "import time\n"
@@ -101,7 +101,7 @@ def test_promise_05_hang_at_boot_is_bounded_and_shown() -> None:
         assert s.get().text == "second try 1 0"
 
 
-def test_request_just_within_its_time_is_left_alone() -> None:
+def test_promise_05_request_just_within_its_time_is_left_alone() -> None:
     with Server(app=SITE, workers=1, timeout="2s") as s:
         [worker] = s.workers()
         for _ in range(3):
@@ -127,7 +127,7 @@ def test_promise_05_master_that_was_stopped_longer_than_the_timeout_kills_nobody
         assert s.lines("worker exited") == []
 
 
-def test_idle_worker_that_is_stopped_and_continued_is_left_alone() -> None:
+def test_promise_05_idle_worker_that_is_stopped_and_continued_is_left_alone() -> None:
     with Server(app=SITE, workers=1, timeout="20s", expect=["worker was stopped", "worker continued"]) as s:
         [worker] = s.workers()
         os.kill(worker, signal.SIGSTOP)
@@ -146,3 +146,23 @@ def test_promise_05_idle_worker_that_stays_stopped_is_noticed_and_replaced() -> 
         assert 'cause="stopped for 1 s"' in s.wait_line("worker overdue")
         wait_until(lambda: not lives(stopped) and len(s.workers()) == 2, "the replacement")
         assert other in s.workers()
+
+
+def test_promise_05_hang_in_an_exit_handler_of_the_app_is_bounded_by_the_grace_and_shown() -> None:
+    expect = ["worker overdue", "worker was asked for its stacks"]
+    s = Server(app="fresh_app:app", workers=1, graceful_timeout="1s", reload_settle=0, expect=expect)
+    s.write_app(
+        "import atexit, time\n@atexit.register\ndef hang_at_exit():\n    time.sleep(3600)\n" + answers("clings")
+    )
+    with s:
+        [old] = s.workers()
+        s.write_app(answers("leaves"))
+        s.signal(signal.SIGHUP)
+        s.wait_line("retiring worker")
+        began = time.monotonic()
+        assert s.get().text == "leaves 2 0"
+        wait_until(lambda: not lives(old), "the end of the old worker")
+        assert 0.9 < time.monotonic() - began < 1.0 + 1.0 + 1.0
+        assert 'cause="grace over"' in s.wait_line("worker overdue")
+        assert "in hang_at_exit" in s.log()
+        s.wait_line("reload done")

@@ -1,28 +1,16 @@
 """Promise 7: nobody outlives a master that was killed by more than the grace, whatever the app does meanwhile."""
 
 import signal
-import socket
 import time
 
 import pytest
 
 from tests.harness import Server, read_to_end, wait_until
-from tests.process.tools import Gate, lives, one_request
+from tests.process.tools import Gate, can_be_bound, lives, one_request
 
 SITE = "tests.process.site:app"
 GRACE_S = 1.0
 EXPECT = ["master is gone"]
-
-
-def _can_be_bound(port: int) -> bool:
-    with socket.socket() as again:
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            again.bind(("127.0.0.1", port))
-            again.listen()
-        except OSError:
-            return False
-    return True
 
 
 @pytest.mark.parametrize("hang", ["/sleep?60", "/busy"])
@@ -38,7 +26,7 @@ def test_promise_07_worker_that_hangs_is_gone_after_the_grace_of_a_killed_master
         s.signal(signal.SIGKILL)
         wait_until(lambda: not any(lives(pid) for pid in workers), "the end of the workers")
         assert GRACE_S * 0.8 < time.monotonic() - began < GRACE_S + 1.0
-        assert _can_be_bound(s.port)
+        wait_until(lambda: can_be_bound(s.port), "the port")
         s.wait_exit()
         assert f" in _{hang[1:].partition('?')[0]}\n" in s.log(), "what it was doing"
         s.forget_pidfile()
@@ -64,7 +52,7 @@ def test_promise_07_request_that_ends_within_the_grace_of_a_killed_master_is_ans
         began = time.monotonic()
         wait_until(lambda: not lives(worker), "the end of the worker")
         assert time.monotonic() - began < 1.0, "it does not wait for the rest of the grace"
-        assert _can_be_bound(s.port)
+        wait_until(lambda: can_be_bound(s.port), "the port")
         s.forget_pidfile()
 
 
@@ -75,5 +63,25 @@ def test_promise_07_sleep_of_a_busy_worker_is_not_interrupted_by_the_end_of_the_
         s.signal(signal.SIGKILL)
         assert b'"slept"' in read_to_end(sock)
         wait_until(lambda: not s.alive(), "the end of the worker")
+        s.wait_exit()
+        s.forget_pidfile()
+
+
+def test_promise_07_end_of_a_sibling_gives_nobody_another_grace() -> None:
+    with (
+        Server(app=SITE, workers=2, timeout=0, graceful_timeout="2s", expect=EXPECT) as s,
+        s.connect() as short,
+        s.connect() as long,
+    ):
+        workers = s.workers()
+        long.sendall(one_request("/sleep?3600"))
+        wait_until(lambda: any(_busy(s, pid) for pid in workers), "the first request in the app")
+        short.sendall(one_request("/sleep?1.5"))
+        wait_until(lambda: all(_busy(s, pid) for pid in workers), "both requests in the app")
+        began = time.monotonic()
+        s.signal(signal.SIGKILL)
+        assert b'"slept"' in read_to_end(short)
+        wait_until(lambda: not any(lives(pid) for pid in workers), "the end of the workers")
+        assert time.monotonic() - began < 2.0 + 1.0, "the kernel told the longer one twice"
         s.wait_exit()
         s.forget_pidfile()

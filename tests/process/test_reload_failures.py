@@ -1,10 +1,11 @@
 """Promise 2: broken code or settings never cost capacity; whoever looks is told why, and the next good HUP works."""
 
 import signal
+from http.client import HTTPException
 
 import pytest
 
-from tests.harness import Server
+from tests.harness import Server, wait_until
 from tests.process.tools import answers
 
 BROKEN = {
@@ -45,6 +46,40 @@ def test_promise_02_broken_code_leaves_the_old_generation_at_full_strength(fault
         assert {s.get().text for _ in range(6)} == {"new 3 0"}
         s.wait_status("generation 3, 2 workers")
         assert s.lines("retiring worker")[0] > said, "an old worker was retired for code that cannot boot"
+
+
+SICK = {
+    "thread": "import os, threading\nthreading.Timer(0.3, os._exit, [1]).start()\n" + answers("sick"),
+    "request": "import os\ndef app(environ, start_response):\n    os.kill(os.getpid(), 11)\n",
+}
+
+
+@pytest.mark.parametrize("fault", SICK)
+def test_promise_02_code_that_dies_as_soon_as_it_is_ready_costs_no_old_worker(fault: str) -> None:
+    s = Server(app="fresh_app:app", workers=2, reload_retries=1, expect=WHY)
+    s.write_app(answers("old"))
+    with s:
+        old = s.workers()
+        s.write_app(SICK[fault])
+        s.signal(signal.SIGHUP)
+        wait_until(lambda: _ask_anything(s) and s.lines("reload failed gen=2"), "the end of the reload")
+        assert "exited as soon as it was ready" in s.lines("reload failed")[0]
+        assert len(s.lines("worker ready")) == 2 + 2, "one more try"
+        assert s.workers_from(old) == old
+        assert not s.lines("retiring worker")
+        s.write_app(answers("new"))
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done gen=3")
+        assert {s.get().text for _ in range(6)} == {"new 3 0"}
+
+
+def _ask_anything(s: Server) -> bool:
+    """Send a request, which may meet the sick one; always true."""
+    try:
+        s.get()
+    except (OSError, HTTPException):
+        pass
+    return True
 
 
 def test_broken_code_is_tried_again_as_often_as_set_before_the_reload_fails() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -11,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.harness import Server, read_to_end, wait_until
-from tests.process.tools import Gate, lives, one_request
+from tests.process.tools import Gate, can_be_bound, lives, one_request
 
 SITE = "tests.process.site:app"
 
@@ -45,7 +44,7 @@ def test_promise_10_graceful_stop_answers_what_runs_and_what_is_queued() -> None
             s.connect()
 
 
-def test_upload_in_flight_outlives_the_stop() -> None:
+def test_promise_04_upload_in_flight_outlives_the_stop() -> None:
     with Server(app=SITE, workers=1) as s:
         with s.connect() as sock:
             sock.sendall(b"POST /pid HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n")
@@ -58,7 +57,7 @@ def test_upload_in_flight_outlives_the_stop() -> None:
         assert s.wait_exit() == 0
 
 
-def test_request_beyond_the_grace_is_dumped_and_killed() -> None:
+def test_promise_04_request_beyond_the_grace_is_dumped_and_killed() -> None:
     expect = ["worker overdue", "worker was asked for its stacks"]
     with Server(app=SITE, workers=1, graceful_timeout="300ms", expect=expect) as s, Gate(s) as gate:
         with s.connect() as sock:
@@ -73,7 +72,7 @@ def test_request_beyond_the_grace_is_dumped_and_killed() -> None:
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,), (signal.SIGQUIT,)])
-def test_second_term_int_and_quit_are_quick(signals: tuple[signal.Signals, ...]) -> None:
+def test_promise_09_second_term_int_and_quit_are_quick(signals: tuple[signal.Signals, ...]) -> None:
     expect = ["worker overdue", "worker was asked for its stacks"]
     with Server(app=SITE, workers=2, expect=expect) as s, Gate(s) as gate, s.connect() as sock, s.connect() as idle:
         idle.sendall(one_request("/pid", close=False))
@@ -99,7 +98,7 @@ def test_idle_kept_connections_do_not_hold_up_the_stop() -> None:
         assert time.monotonic() - began < 3.0
 
 
-def test_connection_that_never_spoke_does_not_hold_up_the_stop_beyond_the_grace() -> None:
+def test_promise_04_connection_that_never_spoke_does_not_hold_up_the_stop_beyond_the_grace() -> None:
     expect = ["worker overdue", "worker was asked for its stacks"]
     with Server(app=SITE, workers=1, graceful_timeout="500ms", expect=expect) as s, s.connect():
         wait_until(lambda: s.get("/pid").status == 200, "the accept")
@@ -108,7 +107,7 @@ def test_connection_that_never_spoke_does_not_hold_up_the_stop_beyond_the_grace(
         assert time.monotonic() - began < 4.0
 
 
-def test_stop_during_a_reload_abandons_it() -> None:
+def test_promise_09_stop_during_a_reload_abandons_it() -> None:
     s = Server(app="fresh_app:app", workers=1)
     s.write_app("def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'old']\n")
     with s, Gate(s) as gate:
@@ -119,7 +118,7 @@ def test_stop_during_a_reload_abandons_it() -> None:
         s.wait_line("reload abandoned gen=2")
 
 
-def test_service_manager_hears_each_step_in_order() -> None:
+def test_promise_15_service_manager_hears_each_step_in_order() -> None:
     with Server(app=SITE, workers=1) as s:
         s.signal(signal.SIGHUP)
         s.wait_line("reload done")
@@ -137,7 +136,7 @@ def test_service_manager_hears_each_step_in_order() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_term_while_the_first_workers_boot_ends_at_once(number: signal.Signals) -> None:
+def test_promise_09_term_while_the_first_workers_boot_ends_at_once(number: signal.Signals) -> None:
     s = Server(app="fresh_app:app", workers=2, await_ready=False)
     s.write_app(f"open({str(s.folder / 'gate')!r}).read()\n")
     with s, Gate(s) as gate:
@@ -145,17 +144,6 @@ def test_term_while_the_first_workers_boot_ends_at_once(number: signal.Signals) 
         s.signal(number)
         assert s.wait_exit() == 0
         assert not s.heard("READY")
-
-
-def can_be_bound(port: int) -> bool:
-    """Whether the port is free; a client of somebody else on this machine may hold it for a moment."""
-    with socket.socket() as again:
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            again.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def test_promise_10_slow_requests_that_are_queued_are_shared_by_the_workers_and_all_answered() -> None:
@@ -213,7 +201,7 @@ def test_promise_07_booting_worker_does_not_outlive_the_master() -> None:
         s.forget_pidfile()
 
 
-def test_successor_of_a_killed_master_takes_pidfile_and_unix_path() -> None:
+def test_promise_07_successor_of_a_killed_master_takes_pidfile_and_unix_path() -> None:
     with Server(app=SITE, bind=["unix:here.sock"], expect=["master is gone"]) as s:
         s.signal(signal.SIGKILL)
         s.wait_exit()
@@ -237,7 +225,7 @@ def test_ctrl_c_reaches_the_whole_group_and_is_quick_and_quiet() -> None:
         assert s.said().rstrip().endswith("[info] stopped")
 
 
-def test_term_to_the_whole_group_is_one_graceful_stop() -> None:
+def test_promise_04_term_to_the_whole_group_is_one_graceful_stop() -> None:
     with Server(app=SITE, workers=2) as s, Gate(s) as gate, s.connect() as sock:
         sock.sendall(one_request(gate.path))
         gate.wait_entered()

@@ -3,7 +3,9 @@
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -69,12 +71,8 @@ def test_worker_that_dies_is_replaced_and_the_log_says_who_did_it(end: Callable[
         assert s.get("/pid").status == 200
 
 
-# A worker that leaves in its first two seconds counts as one that fails, whatever its reason.
-SOON = ["worker exited", "degraded"]
-
-
 def test_worker_that_gets_term_itself_finishes_its_request_and_is_replaced() -> None:
-    with Server(app=SITE, workers=1, expect=SOON) as s, Gate(s) as gate, s.connect() as sock:
+    with Server(app=SITE, workers=1) as s, Gate(s) as gate, s.connect() as sock:
         sock.sendall(one_request(gate.path))
         gate.wait_entered()
         [old] = s.workers()
@@ -84,16 +82,30 @@ def test_worker_that_gets_term_itself_finishes_its_request_and_is_replaced() -> 
         assert "cause=SIGTERM" in s.wait_line("worker retired itself")
         wait_until(lambda: s.workers() and old not in s.workers(), "the replacement")
         assert s.get("/pid").json[0] != old
+        assert not _pauses(s)
 
 
-def test_app_that_raises_system_exit_ends_its_worker_after_the_answer() -> None:
-    s = Server(app="fresh_app:app", workers=1, expect=["app raised", *SOON])
+def test_young_worker_that_is_killed_once_is_replaced_at_once() -> None:
+    with Server(app=SITE, workers=2, expect=["worker exited"]) as s:
+        s.kill(s.workers()[0])
+        s.wait_line("worker ready", count=3)
+        assert not _pauses(s)
+        s.wait_status("generation 1, 2 workers")
+
+
+def test_promise_06_app_that_raises_system_exit_ends_its_worker_after_the_answer_and_backs_off() -> None:
+    s = Server(app="fresh_app:app", workers=1, expect=["app raised", "degraded"])
     s.write_app("import sys\ndef app(environ, start_response):\n    sys.exit(0)\n")
     with s:
         [old] = s.workers()
-        assert s.get().status == 500
-        s.wait_line("worker retired itself")
-        wait_until(lambda: s.workers() and old not in s.workers(), "the replacement")
+        for number in range(1, 4):
+            assert s.get().status == 500
+            s.wait_line("worker retired itself", count=number)
+            s.wait_line("worker ready", count=number + 1)
+        assert old not in s.workers()
+        first, second = _pauses(s)
+        assert first < second
+        assert not s.lines("full strength again"), "it did not hold"
 
 
 def test_promise_06_crash_loop_backs_off_and_recovers() -> None:
@@ -114,8 +126,40 @@ def test_promise_06_crash_loop_backs_off_and_recovers() -> None:
         assert len(said) <= 50, "bounded lines"
         s.wait_status("generation 1 degraded, ")
         s.write_app(answers("good"))  # in the pause, in which the old worker is alone
-        s.wait_line("full strength again", count=len(s.lines("full strength again")) + 1)
+        assert not s.lines("full strength again"), "it did not hold"
+        s.wait_line("full strength again")
         s.wait_status("generation 1, 2 workers")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "raise RuntimeError('no')\n",
+        "import time\ntime.sleep(3600)\n",
+        "import os, threading\nthreading.Timer(0.05, os._exit, [1]).start()\n" + answers("sick"),
+    ],
+    ids=["raises", "hangs", "dies young"],
+)
+def test_promise_06_boots_that_fail_for_ever_cost_the_master_next_to_nothing(source: str) -> None:
+    noise = ["worker exited", "worker could not boot", "degraded", "worker overdue", "asked for its stacks"]
+    s = Server(app="fresh_app:app", workers=2, boot_timeout="200ms", loglevel="info", expect=noise)
+    s.write_app(answers("good"))
+    with s:
+        survivor = s.workers()[1]
+        s.write_app(source)
+        cpu_s, began = _cpu_s(s.pid), time.monotonic()
+        s.kill(s.workers()[0])
+        wait_until(lambda: len(_pauses(s)) >= 4, "four failed boots")
+        cpu_s, took_s = _cpu_s(s.pid) - cpu_s, time.monotonic() - began
+        assert took_s > 3.0
+        assert cpu_s <= 0.05 * took_s
+        assert survivor in s.workers()
+
+
+def _cpu_s(pid: int) -> float:
+    """The time that a process has spent in itself and in the kernel."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _pauses(s: Server) -> list[float]:

@@ -1,6 +1,7 @@
 """What the process tests share: a gate that holds an app inside a request, and questions to /proc."""
 
 import os
+import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -81,6 +82,18 @@ def lives(pid: int) -> bool:
         return not status(pid, "State").startswith("Z")
     except (OSError, StopIteration):
         return False
+
+
+def can_be_bound(port: int) -> bool:
+    """Whether the port is free; a client of somebody else on this machine may hold it for a moment."""
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            again.bind(("127.0.0.1", port))
+            again.listen()
+        except OSError:
+            return False
+    return True
 
 
 def one_request(path: str, close: bool = True) -> bytes:

@@ -98,7 +98,7 @@ def events(policy: ev.Policy, name: str, words: list[str]) -> list[ev.Event]:
             traceback = f"Traceback (most recent call last):\n{texts[0]}"
             return [ev.BootFailed(id, texts[0], traceback, code) for id in ids]
         case "Retiring":
-            return [ev.WorkerRetiring(id, texts[0]) for id in ids]
+            return [ev.WorkerRetiring(id, texts[0], told="told" in texts[1:]) for id in ids]
         case "Tired":
             return [ev.WorkerTired(id, texts[0]) for id in ids]
         case "TooBig":

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from forkserve.master import events as ev
 from forkserve.master.records import Phase
 from forkserve.typed import replaced
-from tests.unit.world import Child, World
+from tests.unit.child import Child
+from tests.unit.world import World
 
 LIVES = float(os.environ.get("FORKSERVE_LIVES", "1"))
 BACKOFF_S = 30.0 * 1.2
@@ -69,6 +70,7 @@ policies = st.builds(
     grace_s=st.sampled_from([0.0, 0.5, 5.0, 30.0]),
     reload_retries=st.integers(0, 2),
     reload_timeout_s=st.sampled_from([0.0, 5.0, 60.0]),
+    reload_settle_s=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
     timeout_s=st.sampled_from([0.0, 1.0, 30.0]),
     drain_delay_s=st.sampled_from([0.0, 0.0, 0.5, 10.0]),
 )
@@ -124,7 +126,7 @@ def happen(world: World, step: Step, turn: int) -> None:
         case Step.OBEY | Step.REAP | Step.STOP | Step.CONTINUE | Step.GROW_TOO_BIG:
             _happen_to_a_process(world, step, turn)
         case Step.RETIRE_ITSELF if serving:
-            world.say_retiring(serving)
+            world.say_retiring(serving, told=turn > 1)
         case Step.TIRE if serving:
             world.say_tired(serving)
         case Step.TIRE_ALL:

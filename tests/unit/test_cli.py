@@ -141,7 +141,7 @@ def test_each_flag_sets_its_setting(tmp_path: Path) -> None:
         " --handshake-timeout 27 --stream-request-body --limit-response-spool 28 --forwarded-allow-ips 29"
         " --proxy-protocol v2 --proxy-allow-ips 30 --header-map refuse --certfile a.pem --certfile b.pem --keyfile 31"
         " --ca-certs 32 --cert-reqs optional --ciphers 33 --tls-min-version 1.3 --static /a=b --static /c=d"
-        " --static-follow-links --sendfile-folders /e=f"
+        " --static-follow-links --sendfile-folders /e=f --threads 34"
     )
     (tmp_path / "printed.toml").write_text(forkserve(tmp_path, "--print-config", *argv.split()).stdout)
     assert resolve.load(sources.Layer(), {}, str(tmp_path / "printed.toml")).settings == Settings(
@@ -154,7 +154,7 @@ def test_each_flag_sets_its_setting(tmp_path: Path) -> None:
         forwarded_allow_ips="29", proxy_protocol="v2", proxy_allow_ips="30", header_map="refuse",
         certfile=("a.pem", "b.pem"), keyfile=("31",), ca_certs="32", cert_reqs="optional", ciphers="33",
         tls_min_version="1.3", static=(("/a", "b"), ("/c", "d")), static_follow_links=True,
-        sendfile_folders=(("/e", "f"),),
+        sendfile_folders=(("/e", "f"),), threads=34,
     )  # fmt: skip
 
 

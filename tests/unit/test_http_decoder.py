@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from forkserve.protocol.http import Decoder
-from forkserve.protocol.types import HEAD_ONLY, HTTP11, KEEP_ALIVE, Limits, Refused, Request
+from forkserve.protocol.types import FORWARDED, HEAD_ONLY, HTTP11, KEEP_ALIVE, Limits, Refused, Request
 from forkserve.wsgi.environ import listener_template
 from forkserve.wsgi.input import BodyMakerFor
 
@@ -95,6 +95,13 @@ BAD: list[tuple[str, bytes]] = [
     ("400", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     ("501", b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n"),
     ("501", b"get / HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ("501", b"DESCRIBE / HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ("400", b"GET / RTSP/1.0\r\nHost: x\r\n\r\n"),
+    ("400", b"POST / RTSP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+    ("400", b"DESCRIBE / RTSP/1.0\r\nHost: x\r\n\r\n"),
+    ("400", b"SOURCE / ICE/1.0\r\nHost: x\r\n\r\n"),
+    ("400", b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ("400", b"GET /  HTTP/1.1\r\nHost: x\r\n\r\n"),
     ("501", b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n"),
     ("501", b"CONNECT / HTTP/1.1\r\nHost: x\r\n\r\n"),
     ("505", b"GET / HTTP/1.2\r\nHost: x\r\n\r\n"),
@@ -203,7 +210,7 @@ def test_a_bad_request_is_refused_byte_by_byte_too(status: str, raw: bytes) -> N
     with pytest.raises(Refused) as caught:
         for at in range(len(raw)):
             decoder.feed(raw[at : at + 1])
-    if "method" not in caught.value.reason:  # how an unknown method began is forgotten: 400 instead of 501
+    if status != "501" or raw[:4] != b"DESC":  # llhttp ends at its first wrong byte, here it is beyond the method
         assert caught.value.status[:3] == status
     assert decoder.ready == []
     decoder.close()
@@ -300,7 +307,7 @@ def test_nothing_is_read_after_the_last_request() -> None:
 
 
 def test_flags_say_version_method_and_persistence() -> None:
-    assert (KEEP_ALIVE, HTTP11, HEAD_ONLY) == (1, 2, 4)  # as the tables above have them
+    assert (KEEP_ALIVE, HTTP11, HEAD_ONLY, FORWARDED) == (1, 2, 4, 8)  # as the tables above have them
     decoder = new_decoder()
     decoder.feed(b"HEAD /h HTTP/1.0\r\n\r\n")
     assert decoder.ready[0][2] == HEAD_ONLY

@@ -11,8 +11,9 @@ from forkserve.master import actions as do
 from forkserve.master import events as ev
 from forkserve.master.records import Stage
 from forkserve.typed import replaced
+from tests.unit.child import NEVER, Mood
 from tests.unit.lives import BACKOFF_S, ENDINGS, HUP, INT, TERM, Life, examples, live, lives, policies, served
-from tests.unit.world import NEVER, Mood, World
+from tests.unit.world import World
 
 
 @examples(400)
@@ -67,9 +68,10 @@ def test_every_reload_ends(policy: ev.Policy, life: Life, mood: Mood) -> None:
 
 
 @examples(100)
-@given(policies, st.sampled_from([Mood.FAILING, Mood.HANGING]), st.integers(1, 3))
+@given(policies, st.sampled_from([Mood.FAILING, Mood.HANGING, Mood.FRAIL]), st.integers(1, 3))
 def test_promise_02_broken_code_never_costs_capacity(policy: ev.Policy, mood: Mood, reloads: int) -> None:
-    world = served(replaced(policy, reload_timeout_s=policy.reload_timeout_s or 600.0))
+    settle_s = policy.reload_settle_s or 1.0
+    world = served(replaced(policy, reload_timeout_s=policy.reload_timeout_s or 600.0, reload_settle_s=settle_s))
     before = [child.id for child in world.serving()]
     for reload in range(2, reloads + 2):
         world.tell(HUP)
@@ -158,6 +160,84 @@ def test_promise_06_crash_loop_is_bounded_and_leaves_survivors_alone(jitter: flo
     assert world.serving() == [survivor]
     world.go_on(BACKOFF_S + 5)
     assert world.at_full_strength()
+
+
+def test_promise_06_workers_that_die_young_are_spawned_more_and_more_rarely() -> None:
+    world = World(ev.Policy(size=4))
+    world.go_on(5)
+    survivor, *others = world.serving()
+    for child in others:
+        world.end(child, signal=11)
+    for minute in range(10):
+        world.heard.clear()
+        world.go_on(60, Mood.FRAIL)
+        assert world.count(do.Spawn) <= (25 if minute == 0 else 9)
+        assert world.mind.degraded
+        assert not [line for line in world.heard if isinstance(line, do.Say) and "full strength" in line.sentence]
+    assert world.serving()[0] == survivor
+    world.go_on(BACKOFF_S + 5)
+    assert world.at_full_strength()
+    assert not world.mind.degraded
+
+
+@pytest.mark.parametrize("boot_s", [0.1, 12.0])
+def test_promise_06_one_young_death_is_forgiven_and_a_loop_of_them_is_not(boot_s: float) -> None:
+    """A slow boot makes no calm: calm is counted up to the birth of who dies."""
+    world = World(ev.Policy(size=1, boot_timeout_s=0.0))
+    world.go_on(1)
+    pauses: list[object] = []
+    for _ in range(6):
+        [child] = world.serving()
+        world.end(child, signal=9)
+        [line] = [line for line in world.heard if isinstance(line, do.Say) and line.sentence == "worker exited"][-1:]
+        pauses.append(dict(line.fields).get("retry_s"))
+        while not world.unanswered:
+            world.now += 0.1
+            world.tell(ev.Ticked())
+        world.answer_fork()
+        world.now += boot_s
+        world.say_ready(world.booting()[0])
+    assert pauses == [None, 0.5, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_young_death_is_forgiven_again_after_a_calm_time() -> None:
+    world = World(ev.Policy(size=1))
+    for _ in range(3):
+        world.go_on(1)
+        world.end(world.serving()[0], signal=11)
+        assert (world.mind.backoff_level, world.mind.degraded) == (0, False)
+        world.go_on(11)
+        world.end(world.serving()[0], signal=9)  # it has served for long: its successor is young
+
+
+def test_promise_06_app_that_leaves_at_every_request_backs_off() -> None:
+    world = served(ev.Policy(size=2))
+    world.heard.clear()
+    end = world.now + 120
+    while world.now < end:
+        world.go_on(0.2)
+        for child in world.serving():
+            world.say_retiring(child)
+    assert world.count(do.Spawn) <= 24
+    assert world.mind.backoff_level >= 6
+    world.go_on(BACKOFF_S + 5)
+    assert world.at_full_strength()
+
+
+@examples(100)
+@given(policies, st.sampled_from([0.5, 1.0, 5.0]))
+def test_promise_02_no_old_worker_leaves_before_a_new_one_has_lasted(policy: ev.Policy, settle_s: float) -> None:
+    world = served(replaced(policy, reload_settle_s=settle_s, reload_timeout_s=0.0))
+    before = world.serving()
+    world.tell(HUP)
+    world.go_on(0.1 + settle_s - 0.01)
+    assert [child for child in before if child.serves] == before
+    assert [child for child in world.serving() if child not in before], "a new one serves beside them"
+    world.go_on(0.02)
+    assert [child for child in before if child.serves] != before
+    world.go_on(5)
+    assert world.at_full_strength()
+    assert not world.mind.reloading
 
 
 def test_promise_06_reload_ends_the_back_off() -> None:

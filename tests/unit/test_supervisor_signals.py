@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from forkserve.master import actions as do
 from forkserve.master import events as ev
+from tests.unit.child import Mood
 from tests.unit.lives import HUP, INT, TERM, TTIN, TTOU, USR1, examples, served
-from tests.unit.world import Mood, World
+from tests.unit.world import World
 
 # What the hands make of each signal; None: it is no wish.
 SIGNALS: dict[str, ev.Wish | None] = {

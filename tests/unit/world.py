@@ -7,45 +7,16 @@ apart from what the supervisor believes, and asserts the invariants of docs/desi
 import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
 from forkserve.master import actions as do
 from forkserve.master import events as ev
 from forkserve.master.records import Phase
 from forkserve.master.supervisor import Supervisor
+from tests.unit.child import BOOT_S, FRAIL_S, NEVER, Child, Mood
 
 KILL_PAUSE_S = 5.0
 ROUND_S = 1.0  # more patience after the master overslept
-BOOT_S = 0.1
-NEVER = math.inf
 MAX_ROUNDS = 100  # of what one moment may bring
-
-
-class Mood(Enum):
-    """How children behave when the world goes on by itself."""
-
-    HEALTHY = auto()  # boot in a tenth of a second, obey at once
-    FAILING = auto()  # every boot fails, who serves serves on and obeys
-    HANGING = auto()  # nothing happens but by Kill
-
-
-@dataclass
-class Child:
-    id: int
-    slot: int
-    generation: int
-    forked: bool = False
-    since: float = 0.0
-    serves: bool = False  # said READY, and nothing since that ends it
-    leaves: bool = False  # said that it retires by itself
-    tired: bool = False  # said that it wants to be replaced
-    guilty: bool = False  # its request was reported overdue, or its memory as too much
-    stopped: bool = False  # by a SIGSTOP
-    resumes: bool = False  # an order of ours continued it, which the mind has not heard yet
-    patience_until: float = NEVER  # how long it may serve and be stopped
-    asked: bool = False  # Retire or Hurry
-    dumped: bool = False
-    killed_at: float | None = None
 
 
 @dataclass
@@ -71,6 +42,7 @@ class World:
     wishes_known: dict[int, int] = field(default_factory=lambda: {0: 0})  # at each reading
     newest: int = 0  # the last good reading
     outfits: dict[int, int] = field(default_factory=dict)  # reading by generation
+    lasted: set[int] = field(default_factory=lambda: {1})  # generations of which somebody has served for reload_settle
     doors: set[int] = field(default_factory=lambda: {0})
     unsettled: bool = False
     shut: bool = False
@@ -86,6 +58,7 @@ class World:
     def tell(self, event: ev.Event) -> list[do.Action]:
         """Feed one event, check and perform the answer, then look again at the same moment."""
         self.expect(event)
+        self.note_lasting()
         actions = self.mind.handle(event, self.now)
         self.perform(actions)
         self.check_rest()
@@ -144,6 +117,12 @@ class World:
         assert len(self.exits) <= 1
         answers = [action for action in actions if isinstance(action, do.ReloadEnded)]
         assert not answers or answers[-1].generation == self.mind.generation
+        told = [action for action in actions if isinstance(action, do.Notify | do.ReloadEnded)]
+        assert not answers or told[-len(answers) :] == answers, "who waits heard before the service manager"
+
+    def note_lasting(self) -> None:
+        settle_s = self.policy.reload_settle_s
+        self.lasted |= {child.generation for child in self.serving() if child.ready_at + settle_s <= self.now}
 
     def check_rest(self) -> None:
         """Assert what must hold between any two events."""
@@ -154,7 +133,7 @@ class World:
         assert {child.id for child in serving} == {id for id in self.ids if mind.is_ready(id)}
         assert mind.ready == len(serving)
         assert sum(mind.ends.values()) == self.ended
-        assert not mind.degraded or mind.ready < mind.size, "degraded at full strength"
+        assert not mind.degraded or mind.ready < mind.size or mind.backoff_level, "degraded, and no reason to fear"
         assert mind.reloading or not self.waiting, f"nobody will answer {self.waiting}"
         assert mind.reloading or self.leaving or not self.unsettled, "a reload ended and left its doors as they were"
         assert all(child.patience_until > self.now for child in serving), "a stopped worker was not replaced"
@@ -193,6 +172,8 @@ class World:
             assert len(self.serving()) > self.mind.size, "our own retiring cost capacity"
             assert action != do.Retire(action.id, drain=True)
             strangers = [c for c in self.serving() if c.generation != self.mind.generation]
+            proved = not self.unsettled or self.mind.generation in self.lasted
+            assert proved or len(strangers) > self.mind.size, "an old one left for a generation that had not lasted"
             assert not strangers or child in strangers, "retired the wanted generation first"
             assert strangers or child.tired or not [c for c in self.serving() if c.tired], "retired a fresh one first"
         child.asked, child.serves = True, False
@@ -296,15 +277,16 @@ class World:
 
     def say_ready(self, child: Child) -> None:
         child.serves = not child.dumped and child.killed_at is None
+        child.ready_at = self.now
         self.be_patient(child)
         self.tell(ev.WorkerReady(child.id))
 
     def say_boot_failed(self, child: Child) -> None:
         self.tell(ev.BootFailed(child.id, "ImportError: no", "Traceback\nImportError: no", 3))
 
-    def say_retiring(self, child: Child) -> None:
+    def say_retiring(self, child: Child, told: bool = False) -> None:
         child.serves, child.leaves = False, True
-        self.tell(ev.WorkerRetiring(child.id, "left"))
+        self.tell(ev.WorkerRetiring(child.id, "left", told))
 
     def say_tired(self, child: Child) -> None:
         child.tired = True
@@ -348,6 +330,7 @@ class World:
             moments = [end]
             if mood is not Mood.HANGING:
                 moments += [child.since + BOOT_S for child in self.booting() if not child.stopped]
+                moments += [child.dies_at for child in self.forked() if not child.stopped]
             wake = self.mind.next_deadline()
             moments += [wake] if wake is not None else []
             if min(moments) >= end:
@@ -382,8 +365,11 @@ class World:
             return
         if child.asked or child.leaves or child.dumped:
             self.end(child)
+        elif child.dies_at <= self.now:
+            self.end(child, signal=11)
         elif not child.serves and self.now >= child.since + BOOT_S:
-            if mood is Mood.HEALTHY:
+            if mood is not Mood.FAILING:
+                child.dies_at = self.now + FRAIL_S if mood is Mood.FRAIL else NEVER
                 self.say_ready(child)
             else:
                 self.say_boot_failed(child)

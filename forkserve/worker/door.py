@@ -1,0 +1,99 @@
+"""One listener as a worker sees it: the template of its requests, and what comes before the first of them."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from forkserve.config.settings import Settings
+from forkserve.net.listener import Listener
+from forkserve.protocol.http import Decoder
+from forkserve.protocol.types import BodyMaker, Environ, Limits
+from forkserve.wsgi.environ import connection_template, listener_template
+from forkserve.wsgi.input import BodyMakerFor
+
+if TYPE_CHECKING:
+    import ssl
+
+    from forkserve.wsgi.trust import Trust
+
+
+class Trusted:
+    """A list of peers as the settings have it; its library is loaded only for a peer that is not spelled out in it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        words = [word.strip() for word in text.split(",")]
+        self._spelled = {word for word in words if word not in ("", "*", "unix", "none") and "/" not in word}
+        # Nobody beside those who are spelled out could be meant, in whatever spelling.
+        self._is_exact = all(word in self._spelled or word in ("", "unix") for word in words) and not any(
+            ":" in word and word != "::1" for word in self._spelled
+        )
+        self._trust: Trust | None = None
+
+    @property
+    def trust(self) -> "Trust":
+        """The whole list."""
+        if self._trust is None:
+            from forkserve.wsgi.trust import Trust  # lazy: ipaddress is 3 ms of a start
+
+            self._trust = Trust(self._text)
+        return self._trust
+
+    def believes(self, peer: object) -> bool:
+        """Whether this peer, as accept gives it, is on the list."""
+        if isinstance(peer, tuple):
+            if peer[0] in self._spelled:
+                return True
+            if self._is_exact and "::ffff:" not in peer[0]:
+                return False
+        return self.trust.believes(peer)
+
+
+class Door:
+    """What every connection that was accepted at one listener has in common."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        settings: Settings,
+        context: "ssl.SSLContext | None",
+        *,
+        generation: int,
+        slot: int,
+        extend_deadline: Callable[[float], None],
+    ) -> None:
+        self.listener = listener
+        self.name = listener.name
+        self.family = listener.socket.family
+        self.context = context
+        self.is_plain = context is None  # else its connections cannot move: the state of TLS is in memory
+        self.proxy_mode = "" if settings.proxy_protocol == "off" else settings.proxy_protocol
+        self.has_opening = bool(context is not None or self.proxy_mode)
+        self.proxies = Trusted(settings.proxy_allow_ips)
+        self.forwarders = Trusted(settings.forwarded_allow_ips)
+        self.template = listener_template(
+            *listener.server, generation=generation, slot=slot, extend_deadline=extend_deadline
+        )
+        self._header_map = settings.header_map
+        self._limits = Limits(
+            settings.limit_request_line, settings.limit_request_fields, settings.limit_request_field_size
+        )
+        self._make_body: BodyMaker = BodyMakerFor(settings.limit_request_body)
+
+    def fileno(self) -> int:
+        """The listener's descriptor, for epoll."""
+        return self.listener.socket.fileno()
+
+    def accept(self) -> tuple[int, Any]:
+        """Accept one connection: its descriptor and its peer. Raises OSError."""
+        return self.listener.socket._accept()  # type: ignore[attr-defined,no-any-return]  # without the wrapper object
+
+    def template_for(self, peer: object) -> Environ:
+        """The template of one connection."""
+        return connection_template(self.template, peer)
+
+    def decoder_for(self, peer: object, template: Environ) -> Decoder:
+        """What reads the requests of one connection."""
+        return Decoder(
+            template, self._limits, self._make_body,
+            believed=self.forwarders.believes(peer), header_map=self._header_map,
+        )  # fmt: skip

@@ -1,0 +1,42 @@
+"""What the log says of a setting that a reload has changed: values as a user writes them, and whom they reach."""
+
+from typing import Any
+
+import pytest
+
+from forkserve.config.resolve import Change, diff
+from forkserve.config.settings import Settings
+
+
+def only_change(old: dict[str, Any], new: dict[str, Any]) -> Change:
+    [change] = diff(Settings(**old), Settings(**new))
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "spelled"),
+    [
+        ("bind", ("127.0.0.1:80",), ("127.0.0.1:80", "unix:a.sock"), ("127.0.0.1:80", "127.0.0.1:80, unix:a.sock")),
+        ("workers", 1, 12, ("1", "12")),
+        ("timeout", 30.0, 90.0, ("30s", "90s")),
+        ("limit_request_body", 1 << 30, 16 << 20, ("1GiB", "16MiB")),
+        ("reload_surge", "1", "25%", ("1", "25%")),
+        ("proc_name", "", "shop", ("", "shop")),
+    ],
+)
+def test_values_are_spelled_as_a_user_writes_them(name: str, old: Any, new: Any, spelled: tuple[str, str]) -> None:
+    assert only_change({name: old}, {name: new}).spelled() == spelled
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "whom"),
+    [
+        ("workers", 7, "at once"),
+        ("keepalive", 7.0, "new workers"),
+        ("pidfile", "other.pid", "the next start"),
+        ("loglevel", "error", "the master at once, new workers"),
+        ("errorlog", "error.log", "the master at once, new workers"),
+    ],
+)
+def test_it_is_said_whom_a_change_reaches_and_when(name: str, value: Any, whom: str) -> None:
+    assert only_change({}, {name: value}).applies_to == whom
