@@ -234,6 +234,10 @@ class Decoder:
             self._ended = True
         self.ready.append((environ, self._line, flags))
 
+    def begun(self) -> tuple[Request, Body | None]:
+        """The request whose body is being read, and the place of that; it will also appear in ``ready`` when whole."""
+        return (self._request, self._line, self._flags | self._marks & (HEAD_ONLY | FORWARDED)), self._body
+
     # what is not on the path of a plain request
 
     def _forget_marks(self) -> None:

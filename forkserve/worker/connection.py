@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forkserve.worker.door import Door
     from forkserve.worker.loop import Loop
     from forkserve.worker.tls import TlsTransport
+    from forkserve.worker.upload import Upload
 
 LINGER_S = 2.0  # how long the last response may travel before a reset could overtake it: RFC 9112 section 9.6
 NO_FACTS: dict[str, str] = {}  # of a connection without a PROXY header
@@ -33,7 +34,7 @@ class Connection(Outlet):
 
     __slots__ = (
         "_body_bytes", "_body_since", "_decoder", "_door", "_linger_left", "_recv_into", "_refused", "_then_close",
-        "_tls",         "deadline", "facts", "fresh", "stays",
+        "_tls", "_upload",         "deadline", "facts", "fresh", "stays",
     )  # fmt: skip
 
     def __init__(self, loop: "Loop", fd: int, family: int, peer: object, door: "Door", template: Environ) -> None:
@@ -52,6 +53,7 @@ class Connection(Outlet):
         self._body_bytes = 0
         self.facts = NO_FACTS
         self._tls: TlsTransport | None = None
+        self._upload: Upload | None = None  # the body that the app reads while it arrives
 
     def begin(self, template: Environ, transport: "TlsTransport | None") -> None:
         """Begin to read requests: what came before the first one is through, and has completed the template."""
@@ -128,7 +130,10 @@ class Connection(Outlet):
     def _await_more(self, got: int) -> None:
         """Part of a request has arrived."""
         if self._decoder.body_began:
-            self._await_body(got)
+            if self._loop.streams:
+                self._serve_streaming()
+            else:
+                self._await_body(got)
         elif self.state is IDLE:
             self.state = HEAD
             if not self.fresh:  # else the time for the first head runs since the accept
@@ -230,6 +235,17 @@ class Connection(Outlet):
 
     # requests
 
+    def receive(self, buffer: bytearray) -> int:
+        """Read once, for who reads a body in the app's place. Raises BlockingIOError, OSError."""
+        return self._recv_into(buffer, 0, NOW)
+
+    def body_is_whole(self, wants_keep_alive: bool) -> None:
+        """All of a streamed body has arrived: the response that is not begun need not be the last any more."""
+        self._upload = None
+        response = self._loop.running
+        if response is not None and not response.head_sent:
+            response.keep_alive = self.stays and wants_keep_alive
+
     def _serve(self) -> None:
         """Run every complete request, in order, as long as the client keeps up."""
         loop = self._loop
@@ -262,6 +278,16 @@ class Connection(Outlet):
         self.state = IDLE
         self.deadline = now + loop.keepalive_s
 
+    def _serve_streaming(self) -> None:
+        """Run the request whose body has begun to arrive; what the app reads of it is waited for."""
+        from forkserve.worker.upload import Upload  # lazy: it is an option
+
+        decoder = self._decoder
+        request, body = decoder.begun()
+        self._upload = Upload(self, self._loop, decoder, request, body)
+        decoder.ready.append(self._upload.request)
+        self._serve()
+
     def _after(self, response: Response, flags: int) -> None:
         """Go on after a response that is the last one, or that the client has not taken yet."""
         if response.exit is not None:
@@ -272,7 +298,7 @@ class Connection(Outlet):
             self._abort()
         elif self._backlog is not None:
             self._await_room(then_close=not response.keep_alive)
-        elif flags & KEEP_ALIVE:
+        elif flags & KEEP_ALIVE or self._upload is not None:
             self.linger()
         else:
             self.close()  # the client announced the end: nothing of it is under way that a reset could answer

@@ -77,7 +77,7 @@ class Door:
         self._limits = Limits(
             settings.limit_request_line, settings.limit_request_fields, settings.limit_request_field_size
         )
-        self._make_body: BodyMaker = BodyMakerFor(settings.limit_request_body)
+        self._make_body = _body_maker(settings)
 
     def fileno(self) -> int:
         """The listener's descriptor, for epoll."""
@@ -97,3 +97,11 @@ class Door:
             template, self._limits, self._make_body,
             believed=self.forwarders.believes(peer), header_map=self._header_map,
         )  # fmt: skip
+
+
+def _body_maker(settings: Settings) -> BodyMaker:
+    if not settings.stream_request_body:
+        return BodyMakerFor(settings.limit_request_body)
+    from forkserve.wsgi.streaming import StreamMakerFor  # lazy: it is an option
+
+    return StreamMakerFor(settings.limit_request_body)

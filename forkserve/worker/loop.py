@@ -82,6 +82,7 @@ class Loop:
         self.body_min_rate = settings.body_min_rate
         self.handshake_timeout_s = settings.handshake_timeout or _NEVER
         self.send_timeout_s = settings.send_timeout or _NEVER
+        self.streams = settings.stream_request_body
         self.spool_limit = settings.limit_response_spool
         self.epoll = select.epoll()
         self.is_retiring = False

@@ -169,7 +169,7 @@ class Outlet:
         poll.register(self.fd, select.POLLOUT)
         began = monotonic()
         deadline = self._loop.stop_clock()
-        has_room = bool(poll.poll(_milliseconds(self._loop.send_timeout_s)))
+        has_room = bool(poll.poll(milliseconds(self._loop.send_timeout_s)))
         self._loop.go_on(deadline, monotonic() - began)
         return has_room
 
@@ -180,7 +180,8 @@ class Outlet:
             self._loop.epoll.modify(self.fd, select.EPOLLOUT if writable else select.EPOLLIN)
 
 
-def _milliseconds(seconds: float) -> float | None:
+def milliseconds(seconds: float) -> float | None:
+    """Spell a bound as poll wants it; None: for ever."""
     return None if seconds == float("inf") else seconds * 1000
 
 

@@ -1,0 +1,90 @@
+"""A body that the app reads while it arrives: the way from the socket to `wsgi.input`. Runs in a worker.
+
+Waiting for the client is not on the app's time, and bounded by `body_timeout`. A client that leaves, falls silent or
+breaks the framing makes the app's read fail: a body that is cut short must not look whole.
+"""
+
+import errno
+import select
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from forkserve.protocol.http import CONTINUE, Decoder
+from forkserve.protocol.types import KEEP_ALIVE, Body, Refused, Request
+from forkserve.worker.outlet import milliseconds
+from forkserve.wsgi.streaming import StreamedBody, stream
+
+if TYPE_CHECKING:
+    from forkserve.worker.connection import Connection
+    from forkserve.worker.loop import Loop
+
+_BUFFER_BYTES = 64 * 1024
+
+
+class Upload:
+    """One such body. Until all of it has arrived the response is the connection's last."""
+
+    def __init__(
+        self, connection: "Connection", loop: "Loop", decoder: Decoder, request: Request, body: Body | None
+    ) -> None:
+        assert isinstance(body, StreamedBody)
+        environ, line, flags = request
+        self._connection = connection
+        self._loop = loop
+        self._wants_keep_alive = flags & KEEP_ALIVE != 0
+        self._decoder = decoder
+        self._body = body
+        self._environ = environ
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._failed = ""
+        environ["wsgi.input"] = stream(body, self._bring_more)
+        self.request: Request = (environ, line, flags & ~KEEP_ALIVE)
+
+    def _bring_more(self) -> None:
+        """Wait for the next bytes; raises OSError when none will come."""
+        if self._failed:
+            raise OSError(errno.ECONNRESET, self._failed)
+        connection = self._connection
+        if self._decoder.wants_continue:
+            self._decoder.wants_continue = False
+            connection.send(CONTINUE)
+        try:
+            got = self._wait_and_read()
+        except OSError as error:
+            self._failed = str(error)
+            raise
+        try:
+            self._decoder.feed(memoryview(self._buffer)[:got])
+        except Refused as refused:
+            self._failed = refused.reason
+            raise OSError(errno.EPROTO, refused.reason) from None
+        ready = self._decoder.ready
+        if self._body.is_whole and ready and ready[0][0] is self._environ:
+            ready.pop(0)  # it is being served
+            connection.body_is_whole(self._wants_keep_alive)
+
+    def _wait_and_read(self) -> int:
+        connection = self._connection
+        while True:
+            if connection.fd < 0:
+                raise OSError(errno.ECONNRESET, "the client has left")
+            try:
+                got = connection.receive(self._buffer)
+            except BlockingIOError:
+                if not self._wait():
+                    raise TimeoutError(errno.ETIMEDOUT, "the client was too slow with its body") from None
+                continue
+            if not got:
+                raise OSError(errno.ECONNRESET, "the client left in the middle of its body")
+            return got
+
+    def _wait(self) -> bool:
+        loop = self._loop
+        poll = select.poll()
+        poll.register(self._connection.fd, select.POLLIN)
+        began = monotonic()
+        deadline = loop.stop_clock()
+        try:
+            return bool(poll.poll(milliseconds(loop.body_timeout_s)))
+        finally:
+            loop.go_on(deadline, monotonic() - began)
