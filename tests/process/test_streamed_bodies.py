@@ -21,6 +21,7 @@ def app(environ, start_response):
     elif path == "/ignored":
         said = "ignored"
     elif path == "/failing":
+        Path("began").touch()
         try:
             body.read()
             said = "whole"
@@ -36,6 +37,9 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [said.encode()]
 """
+
+
+CHUNKED = b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +73,7 @@ def test_large_body_is_read_whole_and_the_next_request_is_served(server: Server)
     with Client(server) as client:
         client.send(post("/", len(body))).send(body)
         assert client.reply().body.decode() == f"{len(body)} {hashlib.sha256(body).hexdigest()} b''"
-        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").send(
-            b"2\r\nde\r\n0\r\n\r\n"
-        )
+        client.send(CHUNKED % b"/" + b"3\r\nabc\r\n").send(b"2\r\nde\r\n0\r\n\r\n")
         assert client.reply().body.decode() == f"5 {hashlib.sha256(b'abcde').hexdigest()} b''"
 
 
@@ -98,14 +100,17 @@ def test_unread_body_ends_the_connection_without_a_reset(server: Server) -> None
 @pytest.mark.parametrize("end", ["leave", "silence", "bad framing"])
 def test_body_that_is_cut_short_makes_the_read_fail(server: Server, end: str) -> None:
     failed = server.folder / "failed"
-    failed.unlink(missing_ok=True)
+    began = server.folder / "began"
+    for file in (failed, began):
+        file.unlink(missing_ok=True)
     with Client(server) as client:
         if end == "bad framing":
-            client.send(b"POST /failing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").send(
-                b"zz\r\n"
-            )
+            client.send(CHUNKED % b"/failing" + b"3\r\nabc\r\n")
+            wait_until(began.exists, "the app to read")
+            client.send(b"zz\r\n")
         else:
             client.send(post("/failing", 100)).send(b"abc")
+            wait_until(began.exists, "the app to read")
         if end != "leave":
             wait_until(failed.exists, "the read to fail")
             assert client.reply().code == 500
