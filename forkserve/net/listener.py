@@ -51,10 +51,17 @@ class Listener(Struct):
         """Let nobody new in; who is queued can still be served. The last close would reset what came in between.
 
         TCP: new handshakes are dropped, so that their clients try again in a second and are refused. unix: the path
-        goes. A socket that was handed in stays as it is: its giver keeps it, and the queue, for the next instance.
+        goes; an abstract name has none, but shut for reading it refuses who comes, and still gives who is queued
+        (unix_stream_connect and unix_accept of the kernel). It reads as readable from then on, queue or not.
+        A socket that was handed in stays as it is: its giver keeps it, and the queue, for the next instance.
         """
         if self.address.family is Family.UNIX:
             self._unlink()
+        elif self.address.family is Family.ABSTRACT:
+            try:
+                self.socket.shutdown(socket.SHUT_RD)
+            except OSError:
+                pass  # then the last ones are reset
         elif self.address.is_tcp:
             program = array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN))
             try:

@@ -3,8 +3,8 @@
 An idle worker sees the end of its channel in its loop. A busy one cannot look: the kernel sends it SIGIO when the last
 writer of the lifeline is gone, a pipe on which nothing is ever written, so that no other signal ever interrupts a call
 of the app. Its handler starts a watchdog in C, which ends the process after the grace. Limit: the handler is Python, so
-C code that never lets go of the GIL outlives a killed master; docs/promises.md says under 7 what would end it and costs.
-(PR_SET_PDEATHSIG gives no grace, and needs ctypes: 8 ms and 1 MiB of each worker.) Sources: fcntl(2) F_SETOWN and O_ASYNC; faulthandler.
+C code that never lets go of the GIL outlives a killed master: docs/promises.md, 7. (PR_SET_PDEATHSIG gives no grace
+and needs ctypes: 8 ms and 1 MiB of each worker.) Sources: fcntl(2) F_SETOWN and O_ASYNC; faulthandler.
 """
 
 import faulthandler
@@ -17,8 +17,17 @@ from types import FrameType
 class Lifeline:
     """The pipe: the master holds the end to write on, and its children the end to read from."""
 
-    def __init__(self) -> None:
-        self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    def __init__(self, ends: tuple[int, int] | None = None) -> None:
+        """Make the pipe, or go on with the ends (to read from, to write on) of the master that we were."""
+        if ends is None:
+            ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            os.fchmod(ends[0], 0o444)  # else a worker that became another user could not open it anew, in watch()
+        self._read_fd, self._write_fd = ends
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """What an exec hands over."""
+        return self._read_fd, self._write_fd
 
     def let_go(self) -> None:
         """Close the master's end, as a new child does."""

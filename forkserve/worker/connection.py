@@ -15,7 +15,7 @@ from forkserve.protocol.types import FORWARDED, KEEP_ALIVE, Environ, Refused
 from forkserve.unix.relay import MOST_BYTES, Moved
 from forkserve.unix.scoreboard import DEADLINE
 from forkserve.worker.outlet import NOW, Outlet, peer_name
-from forkserve.worker.state import BODY, HEAD, IDLE, LINGERING, RUNNING, WRITING
+from forkserve.worker.state import BODY, HEAD, IDLE, LINGERING, OPENING, RUNNING, WRITING
 from forkserve.wsgi.response import PeerGone, Response, clock, plain_answer, respond
 
 if TYPE_CHECKING:
@@ -172,18 +172,23 @@ class Connection(Outlet):
         """The deadline of the state has passed."""
         if self.state is IDLE:
             deadline = self.deadline
-            self.on_readable()  # a request may have arrived while another one ran: it is not cut
+            self._loop.readers[self.fd]()  # a request may have arrived while another one ran: it is not cut
             if self.fd >= 0 and self.state is IDLE and self.deadline == deadline:
                 self.close()
         elif self.state is HEAD or self.state is BODY:
             self._refuse(Refused("408 Request Timeout", f"the client was too slow with its {self.state.value}"))
         else:
+            if self.state is OPENING:
+                log.info("connection refused", reason="too slow with its beginning", peer=peer_name(self.peer))
             self.close()
 
     def linger(self) -> None:
         """Close for writing; read to the end of what still comes, for a moment, so that no reset eats the response."""
         try:
             self.sock.shutdown(_socket.SHUT_WR)
+        except BlockingIOError:  # TLS has a last word to say, and there is no room for it yet
+            self._await_room(then_close=True)
+            return
         except OSError:
             self.close()
             return

@@ -40,6 +40,7 @@ def work(birth: Birth) -> int:
         signal.signal(number, signal.SIG_IGN)
     _arm_dump()
     signals.restore(set())
+    birth.lifeline.watch(birth.settings.graceful_timeout, log.file.fd)  # an import and exit handlers can hang too
     try:
         access = _open_access_log(birth.settings)  # before the app's folder becomes ours: its path is the master's
         app = with_files(load_app(birth.settings.app, birth.settings.chdir), birth.settings)
@@ -48,15 +49,13 @@ def work(birth: Birth) -> int:
         return _say_boot_failure(birth, error)
     _timed_out.loop = loop
     _close_in_forks(birth, loop, wakeup)
-    birth.lifeline.watch(birth.settings.graceful_timeout, log.file.fd)
     gc.collect()
     gc.freeze()  # what booting made is not looked at again, and stays shared with nobody's garbage
     if not birth.channel.send(UP.encode(Ready())):
         return ExitCode.OK  # the master has died meanwhile
     show("idle")
     loop.run()
-    birth.lifeline.forget()
-    return _run_exit_handlers()
+    return _run_exit_handlers()  # within the orphan's bound, should the master be gone
 
 
 def _open_access_log(settings: Settings) -> AccessLog | None:

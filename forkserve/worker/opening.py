@@ -60,8 +60,8 @@ class Opening:
         self._connection.begin(self._template, self._transport)
         if self._rest:
             self._connection.take(self._rest)
-        elif self._transport is not None and self._connection.fd >= 0:
-            self._connection.on_readable()  # it may have come along with the handshake, where epoll does not show it
+        elif self._transport is not None:
+            self._connection.on_readable_tls()  # it may have come along with the handshake, where epoll shows nothing
 
     def _read_preface(self, reader: "PrefaceReader") -> bool:
         connection = self._connection
@@ -99,6 +99,8 @@ class Opening:
             step = transport.handshake()
         except HandshakeFailed as error:
             log.info("no TLS", reason=str(error), peer=peer_name(connection.peer))
+            self._wait_for(select.EPOLLIN)
+            connection.begin(self._template, transport)  # to nothing but its end
             connection.linger()
             return False
         if step == "done":

@@ -15,10 +15,10 @@ NOTIFY = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 # What a worker may have open, and how often.
 WHITE_LIST = {
-    r"/dev/null": 2,  # stdin, and the descriptor that is kept free for the relay
+    r"/dev/null": 1,  # stdin
     r"/.*/output": 2,  # stdout, stderr
     r"/.*/error\.log": 1,
-    r"socket:\[\d+\]": 5,  # the listener, its end of the channel, both ends of the relay, the connection that asks
+    r"socket:\[\d+\]": 6,  # listener, channel, both ends of the relay and a spare for it, the connection that asks
     r"pipe:\[\d+\]": 3,  # the wakeup pipe, and the lifeline
     r"anon_inode:\[eventpoll\]": 1,
     r"/memfd:forkserve-scoreboard \(deleted\)": 1,  # Python's mmap keeps the descriptor

@@ -78,3 +78,29 @@ def test_promise_07_kill_while_workers_retire_bounds_them_too() -> None:
         s.wait_exit()
         wait_until(lambda: can_be_bound(s.port), "the port")
         s.forget_pidfile()
+
+
+def test_promise_07_import_that_hangs_is_bounded_after_the_master_was_killed() -> None:
+    s = Server(app="fresh_app:app", workers=1, graceful_timeout="1s", await_ready=False)
+    s.write_app(f"import time\nopen({str(s.folder / 'gate')!r}).read()\ntime.sleep(3600)\n")
+    with s, Gate(s) as gate:
+        gate.wait_entered()
+        s.signal(signal.SIGKILL)
+        began = time.monotonic()
+        gate.open()
+        s.wait_exit()
+        wait_until(lambda: not s.alive(), "the end of the worker")
+        assert time.monotonic() - began < 1.0 + 1.0
+        s.forget_pidfile()
+
+
+def test_promise_07_exit_handler_that_hangs_is_bounded_after_the_master_was_killed() -> None:
+    s = Server(app="fresh_app:app", workers=2, graceful_timeout="1s", expect=EXPECT)
+    s.write_app("import atexit, time\natexit.register(time.sleep, 3600)\n" + answers("clings"))
+    with s:
+        s.signal(signal.SIGKILL)
+        began = time.monotonic()
+        s.wait_exit()
+        wait_until(lambda: not s.alive(), "the end of the workers")
+        assert time.monotonic() - began < 1.0 + 1.0
+        s.forget_pidfile()

@@ -104,7 +104,7 @@ def test_worker_beyond_max_worker_memory_is_replaced_after_its_request() -> None
         assert "cause=max_worker_memory" in s.wait_line("worker tired")
         wait_until(lambda: not lives(old), "the end of the old worker")
         assert int(s.get("/").text) in s.workers()
-        assert status(s)["ends"] == {"max_worker_memory": 1}
+        wait_until(lambda: status(s)["ends"] == {"max_worker_memory": 1}, "its end as the master counts it")
 
 
 def test_worker_that_allocates_for_ever_is_killed_at_the_hard_limit_and_its_sibling_serves_on() -> None:

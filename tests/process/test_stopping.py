@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.harness import Server, read_to_end, wait_until
+from tests.process.probes import cpu_share
 from tests.process.tools import Gate, can_be_bound, lives, one_request
 
 SITE = "tests.process.site:app"
@@ -237,7 +238,7 @@ def test_promise_04_term_to_the_whole_group_is_one_graceful_stop() -> None:
         assert len(s.lines("worker forked")) == 2, "nobody was replaced"
 
 
-@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0", "unix:here.sock"])
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0", "unix:here.sock", "unix:@forkserve-test-{pid}"])
 def test_promise_10_clients_that_arrive_during_the_stop_are_answered_or_refused_and_never_reset(bind: str) -> None:
     outcomes: Counter[str] = Counter()
 
@@ -253,7 +254,7 @@ def test_promise_10_clients_that_arrive_during_the_stop_are_answered_or_refused_
             except OSError as error:
                 outcomes[type(error).__name__] += 1
 
-    with Server(app=SITE, workers=2, bind=[bind]) as s:
+    with Server(app=SITE, workers=2, bind=[bind.format(pid=os.getpid())]) as s:
         clients = [threading.Thread(target=ask, args=(s,)) for _ in range(6)]
         for client in clients:
             client.start()
@@ -262,3 +263,21 @@ def test_promise_10_clients_that_arrive_during_the_stop_are_answered_or_refused_
         for client in clients:
             client.join()
     assert set(outcomes) == {"answered"}, outcomes
+
+
+def test_promise_10_worker_with_a_slow_upload_sleeps_while_an_abstract_socket_drains() -> None:
+    name = f"unix:@forkserve-test-{os.getpid()}"
+    with Server(app=SITE, workers=1, bind=[name]) as s, s.connect(name) as upload, s.connect(name) as other:
+        upload.sendall(b"POST /pid HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n")
+        assert upload.recv(100).startswith(b"HTTP/1.1 100")
+        [worker] = s.workers()
+        s.signal(signal.SIGTERM)
+        s.wait_line("retiring worker")
+        with pytest.raises(ConnectionRefusedError):
+            s.connect(name)
+        other.sendall(one_request("/pid"))
+        assert read_to_end(other).startswith(b"HTTP/1.1 200"), "who was queued is answered"
+        assert cpu_share(worker, 0.5) < 0.2
+        upload.sendall(b"abcdef")
+        assert read_to_end(upload).startswith(b"HTTP/1.1 200")
+        assert s.wait_exit() == 0

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.certificates import Certificate, needs_openssl
@@ -191,6 +193,21 @@ def test_plain_http_is_told_that_this_port_speaks_tls(server: Server) -> None:
     assert b"speaks TLS" in answer.partition(b"\r\n\r\n")[2]
     assert b"HTTP" not in server.exchange(b"\0\1\2\3" * 100)
     assert server.workers() == workers
+
+
+def test_refusal_is_one_line_however_the_rest_arrives(server: Server) -> None:
+    def is_held() -> bool:
+        held = [each for pid in server.workers() for each in psutil.Process(pid).net_connections("tcp")]
+        return any(each.raddr and each.raddr[1] == port for each in held)
+
+    with server.connect() as sock:
+        port = sock.getsockname()[1]
+        sock.sendall(b"GET / HT")
+        assert read_to_end(sock).count(b"400 Bad Request") == 2, "in the head and in the body"
+        sock.sendall(b"TP/1.1\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        wait_until(lambda: not is_held(), "the end of the connection")
+        assert len(server.lines(f":{port}")) == 1
 
 
 def test_who_is_slow_with_the_handshake_is_closed_and_delays_nobody(server: Server, a: Certificate) -> None:

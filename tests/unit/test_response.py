@@ -32,6 +32,9 @@ class Wire:
     def send_both(self, head: bytes, data: bytes, /) -> None:
         self.send(head + data)
 
+    def send_file(self, head: bytes, fd: int, offset: int, count: int, /) -> None:
+        self.send(head + os.pread(fd, count, offset))
+
     @property
     def head(self) -> list[str]:
         """The status line and the fields, without Date and Server."""
