@@ -48,10 +48,19 @@ class Attendant:
         """Wake it: the worker holds several connections and is about to run a request. Called by the loop."""
         self.asleep = False
         if not self._began:
+            try:
+                _thread.start_new_thread(self._run, ())
+            except RuntimeError:  # no room for a thread: the loop rings again in a second
+                log.info("no thread for the attendant; connections are not passed on for now")
+                return
             self._began = True
-            _thread.start_new_thread(self._run, ())
         if self._bell.locked():  # else it is rung already
             self._bell.release()
+
+    def try_again(self) -> None:
+        """Be rung again, if no thread could be had. Called by the loop once a second."""
+        if not self._began:
+            self.asleep = True
 
     def await_end(self) -> None:
         """Wait until it has let go of the connections. Called by the loop when it sees ``attended``."""

@@ -269,6 +269,8 @@ class Loop:
         if now >= self._sweep_at:
             # One look at every connection a second costs less than keeping a queue per state on every request.
             self._sweep_at = now + _SWEEP_S
+            if self._attendant is not None:
+                self._attendant.try_again()
             for connection in [c for c in self.connections.values() if c.deadline <= now]:
                 connection.on_overdue()
         if (
