@@ -5,6 +5,7 @@ in pieces. A server may end a kept connection only by announcing it (RFC 9112 se
 announced end is asked again, as section 9.3.2 has it. Everything else that ends early counts as a failure.
 """
 
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -21,15 +22,19 @@ _PIECE = b"x" * 1000
 class Load:
     """``with Load(server) as load``: asks until the end of the block; then ``load.failures`` should be empty.
 
-    ``address`` is one of the server's addresses; without it, the socket that was handed in.
+    ``address`` is one of the server's addresses; without it, the socket that was handed in. ``wrap`` makes of a
+    connected socket what is spoken over, such as TLS.
     """
 
-    def __init__(self, server: Server, address: str = "") -> None:
+    def __init__(
+        self, server: Server, address: str = "", wrap: Callable[[socket.socket], socket.socket] = lambda sock: sock
+    ) -> None:
         self.answers: Counter[str] = Counter()
         self.by_way: Counter[str] = Counter()
         self.failures: list[str] = []
         self._server = server
         self._address = address
+        self._wrap = wrap
         self._over = threading.Event()
         ways = (self._close, self._keep_alive, self._pipeline, self._post)
         self._threads = [threading.Thread(target=self._ask, args=(way,), name=way.__name__) for way in ways]
@@ -61,16 +66,27 @@ class Load:
         self.answers[body.decode()] += 1
         self.by_way[threading.current_thread().name] += 1
 
+    def _connect(self) -> socket.socket:
+        sock = self._server.connect(self._address)
+        try:
+            return self._wrap(sock)
+        except BaseException:
+            sock.close()
+            raise
+
     def _close(self) -> None:
-        answer = self._server.get_at(self._address, Connection="close")
-        self._note(answer.status, answer.body)
+        with self._connect() as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            head, _, body = read_to_end(sock).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 "), f"closed without an answer: {head!r}"
+            self._note(int(head[9:12]), body)
 
     def _keep_alive(self) -> None:
         connection = HTTPConnection("localhost", timeout=PATIENCE_S)
         try:
             while not self._over.is_set():
                 if connection.sock is None:  # the first time, and where the last answer announced the end
-                    connection.sock = self._server.connect(self._address)
+                    connection.sock = self._connect()
                 connection.request("GET", "/")
                 response = connection.getresponse()
                 self._note(response.status, response.read())
@@ -81,7 +97,7 @@ class Load:
         left = _PIPELINED
         while left:
             asked = [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"] * (left - 1)
-            with self._server.connect(self._address) as sock:
+            with self._connect() as sock:
                 sock.sendall(b"".join([*asked, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"]))
                 raw = read_to_end(sock)
             heads = raw.split(b"HTTP/1.1 ")[1:]
@@ -93,7 +109,7 @@ class Load:
             left -= len(heads)
 
     def _post(self) -> None:
-        with self._server.connect(self._address) as sock:
+        with self._connect() as sock:
             sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3000\r\n\r\n" + _PIECE)
             for _ in range(2):
                 self._close()  # takes some time, in which this body is not whole

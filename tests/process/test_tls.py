@@ -17,6 +17,8 @@ import pytest
 
 from tests.certificates import Certificate, needs_openssl
 from tests.harness import PATIENCE_S, Answer, Server, read_to_end, wait_until
+from tests.process.load import Load
+from tests.process.tools import answers
 
 pytestmark = needs_openssl
 
@@ -380,3 +382,19 @@ def test_curl_trusts_it(server: Server, a: Certificate) -> None:
         capture_output=True, check=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert hashlib.sha256(b"hello").hexdigest().encode() in ran.stdout
+
+
+def test_promise_01_reloads_lose_no_request_over_tls(a: Certificate) -> None:
+    s = Server(app="fresh_app:app", workers=2, certfile=str(a.file), keyfile=str(a.key), reload_settle=0)
+    s.write_app(answers("code-0"))
+    context = believing(a)
+    with s, Load(s, wrap=lambda sock: context.wrap_socket(sock, server_hostname="a.example")) as load:
+        for number in range(1, 6):
+            s.write_app(answers(f"code-{number}"))
+            s.signal(signal.SIGHUP)
+            s.wait_line("reload done", count=number)
+            seen = load.total
+            wait_until(lambda n=seen: load.total > n + 40, "answers of the new code")  # type: ignore[misc]
+        assert get(s, context).text == "code-5 6 0"
+    assert load.failures == []
+    assert {"_close", "_keep_alive", "_pipeline", "_post"} <= set(load.by_way)
