@@ -18,7 +18,7 @@ VENV := .venv/.installed
 
 .PHONY: help
 help: ## list the verbs
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r verb what; do printf '  make %-11s%s\n' "$$verb" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r verb what; do printf '  make %-13s%s\n' "$$verb" "$$what"; done
 
 .PHONY: serve
 serve: $(VENV) ## serve the built-in inspector on http://127.0.0.1:8000
@@ -32,12 +32,31 @@ test: $(VENV) ## run the tests; ARGS="-k reload -x" goes to pytest
 test-long: $(VENV) ## the mind at length: 10,000 random lives, not 300, and storms of signals; takes minutes
 	FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py tests/unit/test_supervisor_signals.py $(ARGS)
 
+.PHONY: test-systemd
+test-systemd: $(VENV) ## the service under a real systemd 252 and 257, in containers; needs root and Debian, else it is skipped
+	FORKSERVE_SYSTEMD=1 $(PYTHON_OF_VENV) -m pytest -rs tests/systemd $(ARGS)
+
+# Every run has a seed of its own; FORKSERVE_FUZZ_SEED=<the one that was printed> make fuzz repeats it.
+.PHONY: fuzz
+fuzz: $(VENV) ## every front end with 5,000 examples of each kind, and 200,000 mutated requests to a running server
+	FORKSERVE_FUZZ=5000 FORKSERVE_FUZZ_REQUESTS=200000 FORKSERVE_FUZZ_SEED=$${FORKSERVE_FUZZ_SEED:-$$(date +%s)} \
+	    $(PYTHON_OF_VENV) -m pytest -s tests/fuzz tests/unit/test_fuzz_gateways.py $(ARGS)
+
+.PHONY: fuzz-http
+fuzz-http: $(VENV) ## the HTTP decoder under atheris, where that is installed (.venv/bin/pip install atheris); for two minutes
+	$(PYTHON_OF_VENV) -m tests.fuzz.atheris_http -max_total_time=120 $(ARGS)
+
 # The figures of the drills are written into docs/promises.md; peers that are not built are left out of them.
 .PHONY: promises
 promises: $(VENV) .bench/peers/.installed ## the promises at length: 200 reloads under 100,000 requests, the random lives, the drills; takes long
 	FORKSERVE_FULL=1 $(PYTHON_OF_VENV) -m pytest tests/process $(ARGS)
 		FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py tests/unit/test_supervisor_signals.py
 	$(PYTHON_OF_VENV) benchmarks/drills.py --peers .bench/peers --write docs/promises.md
+
+.PHONY: test-gateways
+test-gateways: $(VENV) ## forkserve behind real nginx, Apache and HAProxy; installs them on Debian where they are missing, as root
+	tests/gateways/install
+	FORKSERVE_GATEWAYS=1 $(PYTHON_OF_VENV) -m pytest tests/gateways $(ARGS)
 
 .PHONY: check
 check: $(VENV) ## ruff, formatting, mypy --strict
@@ -58,7 +77,15 @@ docs: $(VENV) ## write docs/settings.md anew from the declarations
 .PHONY: bench
 bench: .bench/peers/.installed
 	$(PYTHON_OF_VENV) benchmarks/compare.py --peers .bench/peers --write docs/performance.md --json .bench/figures.json
+	$(PYTHON_OF_VENV) benchmarks/mix.py --peers .bench/peers --write docs/performance.md
+	$(PYTHON_OF_VENV) benchmarks/accepts.py --peers .bench/peers --write docs/performance.md
 bench: $(VENV) ## measure beside the peers and write docs/performance.md; takes minutes
+
+.PHONY: bench-slow
+bench-slow: $(VENV) .bench/peers/.installed ## slow and hostile clients, and bodies of 5 GiB, into docs/performance.md; takes minutes
+	$(PYTHON_OF_VENV) benchmarks/slow_clients.py --peers .bench/peers --write docs/performance.md
+	-$(PYTHON_OF_VENV) benchmarks/slow_hostile.py --write docs/performance.md
+	$(PYTHON_OF_VENV) benchmarks/big_bodies.py --write docs/performance.md
 
 # One package at a time: a peer that cannot be built here must not keep the others away; the next run tries again.
 .bench/peers/.installed: benchmarks/requirements-peers.txt
@@ -68,7 +95,7 @@ bench: $(VENV) ## measure beside the peers and write docs/performance.md; takes 
 
 .PHONY: clean
 clean: ## remove all that these verbs made
-	rm -rf .venv .bench build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .bench .box build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The virtual environment, in two steps: the interpreter, then the packages.

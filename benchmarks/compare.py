@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -22,9 +23,9 @@ from typing import NoReturn, Protocol, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import report
+from benchmarks import charts, idle, report
 from benchmarks.cases import CASES, GOALS, Case, Kind
-from benchmarks.measure import Figure, Setup, figure
+from benchmarks.measure import Figure, Setup, can, figure
 from benchmarks.servers import HERE, SERVERS, Server, present
 
 
@@ -35,10 +36,16 @@ class _Named(Protocol):
 
 Row = TypeVar("Row", bound=_Named)
 
+_HELD, _HELD_QUICKLY = 10_000, 1_000
+_IDLE_S, _IDLE_QUICKLY_S = 6.0, 3.0
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison; 0 when every figure is valid, 1 when one is not, 130 when interrupted."""
     options = _parser().parse_args(argv)
+    if options.quick:
+        options.rounds = options.seconds = 1
+        options.cases = [case for case in options.cases if case.quick]
     signal.signal(signal.SIGTERM, _interrupt)
     cases, remarks = _measurable(options.cases)
     versions, missing = present(options.servers, options.peers)
@@ -46,16 +53,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     for remark in remarks:
         print(remark, file=sys.stderr)
     core, pinned = _pin()
-    setup = Setup(options.peers, options.seconds, options.connections, core, HERE.parent / ".bench" / "bytecode")
-    conditions = (_machine(), pinned, *_method(options))
+    setup = _setup(options, core)
+    conditions = (_machine(), pinned, *_method(options, setup))
+    end = time.monotonic() + 60 * options.minutes
     try:
-        figures = tuple(_figures(setup, options.rounds, cases, list(versions)))
+        figures = tuple(_figures(setup, options.rounds, cases, list(versions), end))
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
+    if time.monotonic() >= end:
+        remarks.append(f"The run was ended after {options.minutes} minutes; what its last round lacks is not missing.")
     results = report.Results(conditions, options.rounds, tuple(cases), versions, figures, tuple(remarks))
     _publish(results, options.write, options.json)
     return 1 if not figures or any(f.fault for f in figures) else 0
+
+
+def _setup(options: argparse.Namespace, core: int | None) -> Setup:
+    held = idle.most_connections(_HELD_QUICKLY if options.quick else _HELD)
+    idle_s = _IDLE_QUICKLY_S if options.quick else _IDLE_S
+    bytecode = HERE.parent / ".bench" / "bytecode"
+    return Setup(options.peers, options.seconds, options.connections, core, bytecode, held, idle_s)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--only-cases", dest="cases", type=_chosen(CASES), default=list(CASES), metavar="A,B", help=_all(CASES))
     add("--rounds", type=_positive, default=5, metavar="N", help="figures per server and case (%(default)s)")
-    add("--seconds", type=_positive, default=2, metavar="N", help="of load per figure (%(default)s)")
+    add("--quick", action="store_true", help="one round of a second each, without the longest cases: to try it")
+    add("--minutes", type=_positive, default=25, metavar="N", help="after which no figure is begun (%(default)s)")
+    add("--seconds", type=_positive, default=1, metavar="N", help="of load per figure (%(default)s)")
     add("--connections", type=_positive, default=16, metavar="N", help="that wrk keeps busy (%(default)s)")
     add(
         "--peers",
@@ -111,13 +130,20 @@ def _folder(text: str) -> Path:
     return Path(text).absolute()  # servers are started in another folder
 
 
-def _page(text: str) -> Path:
-    """A page that can take the tables; refused here, before the minutes of the run, when it cannot."""
-    try:
-        report.replace_between_markers(Path(text).read_text("utf-8"), "")
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
-    return Path(text)
+def page_with(section: str) -> Callable[[str], Path]:
+    """A reader of pages that have the markers of a section; others are refused before the minutes of a run."""
+
+    def read(text: str) -> Path:
+        try:
+            report.replace_between_markers(Path(text).read_text("utf-8"), "", section)
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+        return Path(text)
+
+    return read
+
+
+_page = page_with("figures")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -150,41 +176,60 @@ def _machine() -> str:
     )
 
 
-def _method(options: argparse.Namespace) -> list[str]:
+def _method(options: argparse.Namespace, setup: Setup) -> list[str]:
     """The sentences about the run itself; paths are left out, since they say nothing about the figures."""
-    words = ["python", "benchmarks/compare.py"]
+    words = ["python", "benchmarks/compare.py", *(["--quick"] if options.quick else [])]
     if options.servers != list(SERVERS):
         words += ["--only-servers", ",".join(server.name for server in options.servers)]
-    if options.cases != list(CASES):
+    if options.cases != [case for case in CASES if case.quick or not options.quick]:
         words += ["--only-cases", ",".join(case.name for case in options.cases)]
     for name in ("rounds", "seconds", "connections"):
         words += [f"--{name}", str(getattr(options, name))]
     load = f"wrk -t1 -c{options.connections} -d{options.seconds}s"
-    return [
+    sentences = [
         f"`{shlex.join(words)}`",
-        f"Load: `{load}` after a warm-up of one second; a fresh server for every figure, from compiled bytecode.",
+        f"Load: `{load}` after a warm-up of 0.4 s; a fresh server for every figure, from compiled bytecode.",
+        f"Idle keep-alive connections: {setup.held:,}; idleness is watched for {setup.idle_s:g} seconds.",
     ]
+    if not options.quick and setup.held < _HELD:
+        sentences.append(f"Fewer than {_HELD:,} connections are held: RLIMIT_NOFILE forbids more.")
+    return sentences
 
 
-def _figures(setup: Setup, rounds: int, cases: Sequence[Case], servers: Sequence[Server]) -> Iterator[Figure]:
-    """All figures, the servers taking turns; round 0 fills the page cache and the bytecode cache and is dropped."""
+def _figures(
+    setup: Setup, rounds: int, cases: Sequence[Case], servers: Sequence[Server], end: float
+) -> Iterator[Figure]:
+    """All figures, the servers taking turns; round 0 fills the page cache and the bytecode cache and is dropped.
+
+    What is taken in few rounds is spread over all of them. After `end` no figure is begun.
+    """
     for server in servers:
         figure(setup, server, Case("warm", "", Kind.START), 0)
     for number in range(1, rounds + 1):
         for case in cases:
-            for server in servers:
-                if case.workers == 1 or server.prefork:
-                    taken = figure(setup, server, case, number)
-                    said = taken.fault if taken.value is None else f"{taken.value:.1f}"
-                    print(f"round {number}/{rounds} {case.name} {server.name}: {said}", file=sys.stderr)
-                    yield taken
+            if case.rounds and not _is_due(number, case.rounds, rounds):
+                continue
+            for server in (server for server in servers if can(server, case)):
+                if time.monotonic() >= end:
+                    return
+                taken = figure(setup, server, case, number)
+                said = taken.fault if taken.value is None else f"{taken.value:.1f}"
+                print(f"round {number}/{rounds} {case.name} {server.name}: {said}", file=sys.stderr)
+                yield taken
+
+
+def _is_due(number: int, wanted: int, rounds: int) -> bool:
+    """Whether a case that is measured in `wanted` rounds of all is measured in this one."""
+    return number * wanted // rounds > (number - 1) * wanted // rounds if wanted < rounds else True
 
 
 def _publish(results: report.Results, page: Path | None, data: Path | None) -> None:
-    text = report.markdown(results, GOALS)
+    drawn = charts.charts(results)
+    text = report.markdown(results, GOALS, {name: title for name, (title, _) in drawn.items()})
     print(text)
     if page is not None:
         page.write_text(report.replace_between_markers(page.read_text("utf-8"), text), "utf-8")
+        write_plots(page, {name: svg for name, (_, svg) in drawn.items()})
     if data is not None:
         versions = {server.name: version for server, version in results.versions.items()}
         figures = [asdict(f) for f in results.figures]
@@ -195,6 +240,14 @@ def _publish(results: report.Results, page: Path | None, data: Path | None) -> N
             "figures": figures,
         }
         data.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def write_plots(page: Path, plots: dict[str, str]) -> None:
+    """Write the plots where the page looks for them."""
+    folder = page.parent / "plots"
+    folder.mkdir(exist_ok=True)
+    for name, svg in plots.items():
+        (folder / f"{name}.svg").write_text(svg, "utf-8")
 
 
 if __name__ == "__main__":

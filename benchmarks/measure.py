@@ -20,17 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, assert_never
 
-from benchmarks import tree, wrk
-from benchmarks.cases import Case, Kind
+from benchmarks import idle, tree, wrk
+from benchmarks.cases import Case, Kind, More
 from benchmarks.errors import InvalidRunError
 from benchmarks.servers import APPS, HERE, Server, interpreter
 
 _START_S = 20.0
+_WARM_UP_S = 0.4
 _STOP_S = 10.0
 _POLL_S = 0.001
 _MEMORY_REQUESTS = 200
-_MEMORY_CLIENTS = 16
-_MEMORY_S = 10.0
+_MEMORY_CLIENTS = 4  # for each worker: it may have so many threads
+_MEMORY_S = 20.0
+# Many workers start on all cores; what they hold and do when idle is the same wherever they are.
+_PINNED = (Kind.CPU, Kind.START)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,12 @@ class Setup:
     """What is the same for all figures of a run."""
 
     peers: Path  # the peers' virtual environment
-    seconds: int  # of load per figure, after one second of warm-up
+    seconds: int  # of load per figure, after a warm-up
     connections: int
     server_core: int | None  # None: not pinned
     bytecode: Path  # where all servers keep compiled modules
+    held: int = 10_000  # idle connections
+    idle_s: float = 6.0  # how long idleness is watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,15 @@ class _Running:
     first_answer_s: float
 
 
+def can(server: Server, case: Case) -> bool:
+    """Whether a server has what a case asks for."""
+    if case.only and server.name not in case.only:
+        return False
+    if case.more is More.HOLDING and server.holding is None:
+        return False
+    return case.workers == 1 or server.prefork
+
+
 def figure(setup: Setup, server: Server, case: Case, number: int) -> Figure:
     """Take one figure; an InvalidRunError becomes its fault, so that the others are still taken."""
     try:
@@ -82,6 +96,15 @@ def figure(setup: Setup, server: Server, case: Case, number: int) -> Figure:
                 case Kind.MEMORY:
                     _reach_all_workers(case, running.port)
                     return Figure(case.name, server.name, number, tree.pss_bytes(running.pid) / 2**20)
+                case Kind.IDLE:
+                    value = idle.cpu_us_per_s(running.pid, case.workers, setup.idle_s)
+                    return Figure(case.name, server.name, number, value)
+                case Kind.HELD:
+                    value = idle.kib_per_connection(running.pid, running.port, setup.held)
+                    return Figure(case.name, server.name, number, value)
+                case Kind.HELD_CPU:
+                    value = idle.cpu_of_held(running.pid, running.port, setup.held, setup.idle_s)
+                    return Figure(case.name, server.name, number, value)
                 case _:
                     assert_never(case.kind)
     except InvalidRunError as fault:
@@ -89,19 +112,18 @@ def figure(setup: Setup, server: Server, case: Case, number: int) -> Figure:
 
 
 def _cpu(setup: Setup, server: Server, case: Case, number: int, running: _Running) -> Figure:
-    def load(seconds: int) -> wrk.Load:
-        return wrk.load(_wrk_command(setup, case, running.port, seconds), seconds)
-
-    load(1)  # warm-up: the interpreter specialises its bytecode, connections and buffers have been there once
+    command = _wrk_command(setup, case, running.port)
+    # The interpreter specialises its bytecode, connections and buffers have been there once.
+    wrk.warm_up(command, _WARM_UP_S)
     before = tree.quiet_usage(running.pid)
-    done = load(setup.seconds)
+    done = wrk.load(command, setup.seconds)
     spent_ns = tree.spent_ns(before, tree.quiet_usage(running.pid))
     value = spent_ns / done.requests / 1e3
     return Figure(case.name, server.name, number, value, "", done.requests, done.wall_s, spent_ns)
 
 
-def _wrk_command(setup: Setup, case: Case, port: int, seconds: int) -> list[str]:
-    command = ["wrk", "-t1", f"-c{setup.connections}", f"-d{seconds}s"]
+def _wrk_command(setup: Setup, case: Case, port: int) -> list[str]:
+    command = ["wrk", "-t1", f"-c{setup.connections}", f"-d{setup.seconds}s"]
     for header in case.headers:
         command += ["-H", header]
     if case.script:
@@ -114,17 +136,18 @@ def _reach_all_workers(case: Case, port: int) -> None:
     end = time.monotonic() + _MEMORY_S
     seen: set[bytes] = set()
     made = 0
-    with ThreadPoolExecutor(_MEMORY_CLIENTS) as clients:
+    wanted = _MEMORY_CLIENTS * case.workers
+    with ThreadPoolExecutor(wanted) as clients:
         while made < _MEMORY_REQUESTS or len(seen) < case.workers:
             if time.monotonic() > end:
                 raise InvalidRunError(
                     f"only {len(seen)} of {case.workers} workers answered within {_MEMORY_S:g} seconds"
                 )
             try:
-                seen |= set(clients.map(lambda _: _get(port, case.path, _MEMORY_S), range(_MEMORY_CLIENTS)))
+                seen |= set(clients.map(lambda _: _get(port, case.path, _MEMORY_S), range(wanted)))
             except (OSError, http.client.HTTPException) as error:
                 raise InvalidRunError(f"a request failed: {error!r}") from error
-            made += _MEMORY_CLIENTS
+            made += wanted
 
 
 @contextmanager
@@ -132,8 +155,9 @@ def _running(setup: Setup, server: Server, case: Case) -> Iterator[_Running]:
     """Start the server, wait for its first answer; at the end stop it and kill what is left of it."""
     port = free_port()
     python = str(interpreter(server, setup.peers))
-    command = [python, *server.arguments(port=port, workers=case.workers, app=case.app)]
-    if setup.server_core is not None:
+    more = {More.NOTHING: (), More.LOG: server.logging or (), More.HOLDING: server.holding or ()}[case.more]
+    command = [python, *server.arguments(port=port, workers=case.workers, app=case.app, more=more)]
+    if setup.server_core is not None and case.kind in _PINNED:
         command = ["taskset", "-c", str(setup.server_core), *command]
     begun = time.monotonic()
     with tempfile.TemporaryFile() as log, started(command, APPS, environment(setup.bytecode, server), log) as pid:

@@ -1,6 +1,7 @@
 """Run wrk and read what it printed. A run with any failed request or socket error has no figure."""
 
 import re
+import signal
 import subprocess
 from dataclasses import dataclass
 
@@ -27,6 +28,17 @@ def load(command: list[str], seconds: int) -> Load:
     except subprocess.TimeoutExpired as error:
         raise InvalidRunError("wrk did not end") from error
     return parse(done.stdout + done.stderr)
+
+
+def warm_up(command: list[str], seconds: float) -> None:
+    """Run a wrk command for a part of a second, which -d cannot ask for."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as wrk:
+        try:
+            output, _ = wrk.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            wrk.send_signal(signal.SIGINT)  # it stops, and reports
+            output, _ = wrk.communicate()
+    parse(output)
 
 
 def parse(output: str) -> Load:

@@ -1,8 +1,7 @@
-"""The command: argv -> one verb (serve, check, print), and the exit code. The one door of click.
+"""The command: argv -> one verb (serve, check, print), and the exit code.
 
-The options are made from the declarations; their texts go to the same readers as the file's values, so click
-checks nothing but the spelling of flags. Whatever is wrong ends in lines on stderr and an exit code, never in a
-traceback of ours. Start-up is short: what only one verb needs is imported by that verb.
+Whatever is wrong ends in lines on stderr and an exit code, never in a traceback of ours. A plain line is read by
+argv.py, any other by flags.py with click. Start-up is short: what only one verb needs is imported by that verb.
 """
 
 import gc
@@ -10,59 +9,25 @@ import os
 import signal
 import sys
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import click
-
-from forkserve import __version__
 from forkserve.accesslog import check_format
-from forkserve.config import resolve, sources, values
-from forkserve.config.options import Declared, Kind
-from forkserve.config.resolve import Resolved
-from forkserve.config.settings import Settings, declared
-from forkserve.errors import AppImportError, ExitCode, ForkserveError, SettingsError
+from forkserve.argv import plain
+from forkserve.config import sources, values
+from forkserve.config.resolve import Loader, Resolved
+from forkserve.config.settings import Settings
+from forkserve.config.sources import Layer
+from forkserve.errors import AnsweredError, AppImportError, ExitCode, ForkserveError, SettingsError
 
-_METAVARS = {
-    Kind.TEXT: "TEXT",
-    Kind.PATH: "PATH",
-    Kind.INTEGER: "INT",
-    Kind.DURATION: "TIME",
-    Kind.SIZE: "SIZE",
-    Kind.CHOICE: "WORD",
-    Kind.SHARE: "INT|PERCENT",
-    Kind.APP: "APP",
-    Kind.ADDRESSES: "ADDRESS",
-    Kind.TEXTS: "TEXT",
-    Kind.MAP: "KEY=VALUE",
-}
-_ABOUT = """Serve a WSGI app with a master and its workers.
+if TYPE_CHECKING:
+    from forkserve.master.handover import Handover
 
-APP is module:attr, module (its application, else app, else wsgi) or "module:factory('x', k=1)".
-
-Each setting is also a key of the file that --config names and a variable FORKSERVE_<KEY>. Flags win over
-variables, variables over the file. A TIME is seconds or 30s, 500ms, 2m, 1h30m; a SIZE is bytes or 64KiB, 16MiB, 1GB.
-"""
+_HANDOVER = "_FORKSERVE_HANDOVER"  # master.handover.VARIABLE, without the import
 _INTERRUPTED = 128 + signal.SIGINT
 
 # The child of --check-config exits with this plus its verdict's exit code: an app that calls os._exit(0) while it
 # is imported must not look good.
 _VERDICT = 100
-
-
-class _Command(click.Command):
-    """A command whose help lists the settings by section."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one list per section of the settings, the command's own options last."""
-        rows: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            row = param.get_help_record(ctx)
-            if row is not None and isinstance(param, click.Option):
-                setting = declared().get(param.name or "")
-                rows.setdefault(setting.option.section if setting else "Command", []).append(row)
-        for section, listed in rows.items():
-            with formatter.section(section):
-                formatter.write_dl(listed)
 
 
 def main() -> NoReturn:
@@ -74,11 +39,8 @@ def run(argv: list[str]) -> int:
     """Do what argv asks and return the exit code; every ForkserveError ends here as lines on stderr."""
     try:
         return _run(argv)
-    except click.exceptions.Exit as done:  # --help and --version
-        return done.exit_code
-    except click.ClickException as error:
-        _complain(f"{error.format_message()} (forkserve --help lists the options)")
-        return ExitCode.USAGE
+    except AnsweredError:
+        return ExitCode.OK
     except ForkserveError as error:
         _complain(str(error))
         return error.exit_code
@@ -86,8 +48,8 @@ def run(argv: list[str]) -> int:
         return _INTERRUPTED
 
 
-def serve(resolved: Resolved) -> int:
-    """Become the master; return the exit code when it has stopped."""
+def serve(resolved: Resolved, old: "Handover | None" = None) -> int:
+    """Become the master, or go on as the one that we were before an exec; return the exit code when it has stopped."""
     from forkserve.master.loop import Master
     from forkserve.worker.main import work
 
@@ -95,7 +57,7 @@ def serve(resolved: Resolved) -> int:
     gc.freeze()
     gc.enable()
     try:
-        return Master(resolved, child=work).run()
+        return Master(resolved, work, old).run()
     finally:
         # The interpreter gives the handlers back while it ends: a signal that comes then must not be our exit code.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -123,15 +85,13 @@ def check_app(settings: Settings) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    params = _command().make_context("forkserve", argv).params
-    wants_check, wants_print = params.pop("check_config"), params.pop("print_config")
-    config_path = params.pop("config")
-    if config_path == "":
-        raise SettingsError("--config: names no file")
-    layer = sources.read_argv({name: _text(given) for name, given in params.items() if given not in (None, ())})
-    is_app_needed = wants_check or not wants_print
-    resolved = resolve.load(layer, os.environ, config_path or "", is_app_needed=is_app_needed)
-    check_format(resolved.settings.access_log_format)
+    given = os.environ.pop(_HANDOVER, "")
+    if given:
+        return _run_as_target(argv, *given.split(":"))
+    params = _read(argv)
+    wants_check, wants_print = params.pop("check_config", False), params.pop("print_config", False)
+    resolved = _loader(params, is_app_needed=wants_check or not wants_print).load()
+    _check(resolved.settings)
     if wants_print:
         _print(sources.to_toml(resolved.settings, resolved.origins))
     if wants_check:
@@ -139,56 +99,90 @@ def _run(argv: list[str]) -> int:
     return ExitCode.OK if wants_print else serve(resolved)
 
 
+def _run_as_target(argv: list[str], word: str, fd: str, nonce: str) -> int:
+    """Be the program that an upgrade becomes: on trial, say whether that would go well; else take over."""
+    from forkserve.master import handover as over
+    from forkserve.master import target
+
+    old = over.from_memfd(int(fd))
+    if word == over.TRY:
+        _rehearse(argv, old)
+        _print(target.answer(nonce))
+        return ExitCode.OK
+    over.keep_close_on_exec(old.descriptors())
+    try:
+        loader = _target_loader(argv)
+    except ForkserveError as error:
+        # It was tried a moment ago; now the reload will say what is wrong, while the old workers serve.
+        loader = Loader(Layer(problems=(str(error),)), {})
+    return serve(Resolved(over.settings_from_plain(old.settings), old.origins, loader), old)
+
+
+def _rehearse(argv: list[str], old: "Handover") -> None:
+    """Do all of what taking over will do that changes nothing outside; what fails here would fail after the exec."""
+    from forkserve.master.handover import settings_from_plain
+    from forkserve.master.loop import Master
+    from forkserve.master.outfit import identity_of, tls_context
+    from forkserve.worker.main import work
+
+    resolved = _target_loader(argv).load()
+    _check(resolved.settings)
+    identity_of(resolved.settings)
+    tls_context(resolved.settings, is_news=False)
+    Master(Resolved(settings_from_plain(old.settings), old.origins, resolved.loader), work, old)
+
+
+def _target_loader(argv: list[str]) -> Loader:
+    params = _read(argv)
+    return _loader(params, is_app_needed=True)
+
+
+def _read(argv: list[str]) -> dict[str, Any]:
+    """Return what argv gives, by setting. Raises UsageError and AnsweredError, as flags.read does."""
+    params = plain(argv)
+    if params is not None:
+        return params
+    from forkserve import flags  # lazy: click is a sixth of the time of a start, and 2 MiB
+
+    try:
+        return flags.read(argv)
+    except AnsweredError as answer:
+        _print(str(answer))
+        raise
+
+
+def _loader(params: dict[str, Any], *, is_app_needed: bool) -> Loader:
+    """Make what reads the settings, now and at every reload, of what the command line says."""
+    params = {name: given for name, given in params.items() if name not in ("check_config", "print_config")}
+    config_path = params.pop("config", None)
+    if config_path == "":
+        raise SettingsError("--config: names no file")
+    layer = sources.read_argv({name: _text(given) for name, given in params.items() if given not in (None, ())})
+    return Loader(layer, dict(os.environ), config_path or "", is_app_needed)
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what only its user can tell to be wrong. Raises SettingsError."""
+    check_format(settings.access_log_format)
+    if any((settings.user, settings.group, settings.umask, settings.socket_mode)):
+        from forkserve.master.outfit import check_owners
+
+        check_owners(settings)
+
+
 def _text(given: Any) -> str | tuple[str, ...]:
     """Spell what click gives as the readers of values want it: a flag that stands alone is a word too."""
     return str(given).lower() if isinstance(given, bool) else given
 
 
-def _command() -> click.Command:
-    options: list[click.Parameter] = [_option(setting) for name, setting in declared().items() if name != "app"]
-    own = [
-        click.Option(["-c", "--config"], metavar="FILE", help="The TOML file of settings; none is read unless named."),
-        click.Option(["--check-config"], is_flag=True, help="Load settings and app, say whether they are good."),
-        click.Option(["--print-config"], is_flag=True, help="Print the settings as TOML, with their origins."),
-        click.Option(["-v", "--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
-                     help="Show the version."),
-    ]  # fmt: skip
-    return _Command(
-        "forkserve",
-        params=[click.Argument(["app"], required=False, metavar="[APP]"), *options, *own],
-        help=_ABOUT,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-
-
-def _option(setting: Declared) -> click.Option:
-    written = values.write(setting, setting.default)
-    default = ", ".join(str(item) for item in (written if isinstance(written, list) else [written]))
-    help = setting.option.help.replace("`", "") + (f"  [default: {default}]" if default else "")
-    if setting.option.kind is Kind.FLAG:
-        no = ["--no-" + flag.removeprefix("--") for flag in setting.flags if flag.startswith("--")]
-        spelled = [f"{flag}/{other}" for flag, other in zip(setting.flags, no, strict=True)]
-        return click.Option([*spelled, setting.name], default=None, help=help)
-    return click.Option(
-        [*setting.flags, setting.name],
-        metavar=setting.option.metavar or "|".join(setting.option.choices) or _METAVARS[setting.option.kind],
-        multiple=setting.option.kind in (Kind.ADDRESSES, Kind.TEXTS, Kind.MAP),
-        help=help,
-    )
-
-
-def _show_version(ctx: click.Context, param: click.Parameter, is_given: bool) -> None:
-    if is_given:
-        _print(f"forkserve {__version__}\n")
-        ctx.exit()
-
-
 def _load_app(settings: Settings) -> int:
     """In the child: load the app, tell what is wrong with it, return what to exit with."""
+    from forkserve.unix.surroundings import arrange
     from forkserve.wsgi.app import load_app, user_traceback
     from forkserve.wsgi.files import with_files
 
     gc.enable()
+    arrange(settings.env, settings.pythonpath)
     try:
         with_files(load_app(settings.app, settings.chdir), settings)
     except ForkserveError as error:

@@ -47,3 +47,13 @@ class AppNotFoundError(ForkserveError):
     """The app's module was imported but holds no such callable."""
 
     exit_code = ExitCode.APP_NOT_FOUND
+
+
+class UsageError(ForkserveError):
+    """The command line cannot be read."""
+
+    exit_code = ExitCode.USAGE
+
+
+class AnsweredError(Exception):
+    """The command line asked for no more than a text, such as --version: str() of this, where it is not yet written."""

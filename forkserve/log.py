@@ -1,5 +1,6 @@
 """The error log: one line per fact, `time [pid] [level] sentence key=value`, from every process of the tree.
 
+The journal knows time and pid by itself, so there a line has its priority instead: `<6>[info] sentence key=value`.
 Used by the master and by workers, each writing whole lines to the same descriptor. Logging never raises and never
 blocks the one who logs: what a full disk, a dead reader or a stuck pipe does not take is counted and said later.
 Signal handlers and pure modules do not log. The access log is in accesslog.py.
@@ -13,6 +14,9 @@ import time
 from collections.abc import Mapping
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+# The journal's priorities, sd-daemon(3); a line without one has the unit's SyslogLevel (info).
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 # What poll(2) calls writable holds at least PIPE_BUF bytes (pipe(7)), so pieces of this size never block.
 _PIECE_BYTES = 4096
@@ -73,6 +77,7 @@ class LogFile:
         self.fd = standard_fd
         self.patience_ms = 0  # the master waits for nobody; a worker may grant a slow reader a moment
         self.lost = 0
+        self.is_journal = False
         self._standard_fd = standard_fd
         self._may_block = True
         self._torn = False  # the last line in the file has lost its end
@@ -92,9 +97,13 @@ class LogFile:
                 os.close(self.fd)
         self.path, self.fd, self._torn = path, fd, False
         try:
-            self._may_block = not stat.S_ISREG(os.fstat(fd).st_mode)
+            found = os.fstat(fd)
         except OSError:
-            self._may_block = False  # closed stderr: writes fail at once
+            self._may_block = self.is_journal = False  # closed stderr: writes fail at once
+        else:
+            self._may_block = not stat.S_ISREG(found.st_mode)
+            # systemd.exec(5): which descriptor leads to the journal; stderr may have been sent elsewhere since.
+            self.is_journal = os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
     def reopen(self) -> None:
         """Open the path again (USR1, logrotate); a path that cannot be opened leaves the old file in use."""
@@ -133,14 +142,18 @@ class ErrorLog:
         if LEVELS[level] < self.level:
             return
         pairs = "".join(f" {key}={value(thing)}" for key, thing in fields.items())
-        text = f"{_timestamp()} [{os.getpid()}] [{level}] {one_line(sentence)}{pairs}\n"
+        text = f"{self._beginning(level)}[{level}] {one_line(sentence)}{pairs}\n"
         if detail:
-            text += "".join(f"    {one_line(line)}\n" for line in detail.rstrip("\n").split("\n"))
+            indent = f"<{_PRIORITIES[level]}>    " if self.file.is_journal else "    "
+            text += "".join(f"{indent}{one_line(line)}\n" for line in detail.rstrip("\n").split("\n"))
         lost = self.file.lost
         if lost:
-            said = f"{_timestamp()} [{os.getpid()}] [warning] log lines were lost count={lost}\n"
+            said = f"{self._beginning('warning')}[warning] log lines were lost count={lost}\n"
             self.file.lost = 0 if self.file.write(said.encode(), lines=0) else lost
         self.file.write(text.encode("utf-8", "backslashreplace"))
+
+    def _beginning(self, level: str) -> str:
+        return f"<{_PRIORITIES[level]}>" if self.file.is_journal else f"{_timestamp()} [{os.getpid()}] "
 
     def debug(self, sentence: str, **fields: object) -> None:
         """Say what only a developer of forkserve wants to see."""

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-__all__ = ["Codec", "Struct", "from_json", "replaced", "to_json"]
+__all__ = ["Codec", "Struct", "from_json", "from_msgpack", "replaced", "to_json", "to_msgpack"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,19 @@ class Codec(Generic[T]):
 def replaced(record: T, **changes: Any) -> T:
     """Return a copy of a record with some fields changed."""
     return msgspec.structs.replace(record, **changes)  # type: ignore[type-var]  # T is a Struct
+
+
+def to_msgpack(record: Struct) -> bytes:
+    """Spell one record, as a map of its fields by their names."""
+    return msgspec.msgpack.encode(record)
+
+
+def from_msgpack(raw: bytes, type: type[T]) -> T | None:
+    """Read one record: fields that it does not know are skipped; None if it is no such thing."""
+    try:
+        return msgspec.msgpack.decode(raw, type=type)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def to_json(thing: Any) -> bytes:

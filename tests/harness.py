@@ -8,6 +8,7 @@ here waits for a fact, with a bound.
 
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -49,7 +50,7 @@ class Server:
     """A running forkserve. Keywords are settings; ``env`` and ``flags`` are added to its environment and command.
 
     ``bind`` replaces the socket that is handed in; the log says where it listens, see ``addresses``. ``launcher`` is
-    put before the command. ``expect`` holds pieces of the error lines that the test provokes. Without ``await_ready``
+    put before the command; ``pass_fds`` stay open for it. ``expect`` holds pieces of the error lines that the test provokes. Without ``await_ready``
     the with statement only starts it: the test wants to see it fail, or to act before it is ready.
     """
 
@@ -63,12 +64,14 @@ class Server:
         config: str | None = None,
         expect: Iterable[str] = (),
         launcher: Iterable[str] = (),
+        pass_fds: Iterable[int] = (),
         await_ready: bool = True,
         **settings: Any,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="forkserve-test-"))
         self.app = app
         self.expect = list(expect)
+        self.pass_fds = tuple(pass_fds)
         self.await_ready = await_ready
         self.notify = NotifySocket(self.folder / "notify")
         self.config = self.folder / "config.toml"
@@ -112,14 +115,14 @@ class Server:
     def start(self) -> Self:
         """Start and return at once."""
         self.notify.forget()
-        passed: dict[str, Any] = {}
+        passed: dict[str, Any] = {"pass_fds": self.pass_fds}
         command = self.command
         if self._listener is not None:
             fd = self._listener.fileno()
             # The shell moves the socket to descriptor 3, as a service manager would hand it in.
             command = ["bash", "-c", f"exec 3<&{fd} {fd}<&-; " + _LAUNCH if fd != 3 else _LAUNCH, "launch", *command]
             self.env["LISTEN_FDS"] = "1"
-            passed["pass_fds"] = (fd,)
+            passed["pass_fds"] = (*self.pass_fds, fd)
         with (self.folder / "output").open("ab") as output:
             self.process = subprocess.Popen(
                 command, env=self.env, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
@@ -301,6 +304,7 @@ class Server:
 
     def connect(self, address: str = "") -> socket.socket:
         """A raw connection, to the socket that was handed in or to one of ``addresses``."""
+        address = re.sub("^(uwsgi|fastcgi|scgi)://", "", address)
         if address.startswith("unix:"):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(PATIENCE_S)

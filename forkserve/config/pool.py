@@ -25,12 +25,25 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
         metavar="DIR",
     )  # fmt: skip
 
+    pythonpath: str = declare(
+        "", Kind.TEXT, "Application",
+        "Folders, with commas between, from which workers import before those that Python knows by itself.",
+        metavar="DIRS",
+    )  # fmt: skip
+
     bind: tuple[str, ...] = declare(
         ("127.0.0.1:8000",), Kind.ADDRESSES, "Sockets",
-        "Where to listen: `HOST:PORT`, `:PORT`, `[::1]:PORT`, `unix:PATH`, `unix:@name` (abstract) or `fd://N`"
-        " (a listening socket that was handed in). May be given several times. `PORT` stands for `0.0.0.0:$PORT`."
+        "Where to listen: `HOST:PORT`, `:PORT`, `[::1]:PORT`, `unix:PATH`, `unix:@name` (abstract), `fd://N`"
+        " or `fd://NAME` (listening sockets that were handed in). An address that a socket handed in listens at already"
+        " means that socket. Another protocol stands in front: `uwsgi://127.0.0.1:3031`, `fastcgi://unix:PATH`,"
+        " `scgi://HOST:PORT`. May be given several times. `PORT` stands for `0.0.0.0:$PORT`."
         " Where a service manager hands in sockets (LISTEN_FDS), those are the default.",
         flags=("-b", "--bind"), variables=("PORT",), metavar="ADDRESS",
+    )  # fmt: skip
+    protocol: str = declare(
+        "http", Kind.CHOICE, "Sockets",
+        "What is spoken at addresses that name no protocol; `http://` in front makes an exception.",
+        choices=("http", "uwsgi", "fastcgi", "scgi"),
     )  # fmt: skip
     backlog: int = declare(
         2048, Kind.INTEGER, "Sockets",
@@ -43,6 +56,20 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
         "Let other processes bind the same TCP ports too (SO_REUSEPORT). Each of them gets its own part of the"
         " connections, and those queued with one that ends are reset: only for a hand-over between two services.",
         effect=Effect.UPGRADE,
+    )  # fmt: skip
+
+    socket_mode: str = declare(
+        "", Kind.TEXT, "Sockets",
+        'The permissions of unix sockets, in octal: `socket_mode = "0660"`. Who may write may connect. Empty: all that'
+        " `umask` leaves.", metavar="OCTAL",
+    )  # fmt: skip
+    socket_user: str = declare(
+        "", Kind.TEXT, "Sockets", "Whom the files of unix sockets belong to. Empty: to who started forkserve.",
+        metavar="USER",
+    )  # fmt: skip
+    socket_group: str = declare(
+        "", Kind.TEXT, "Sockets", "The group of the files of unix sockets. Empty: that of who started forkserve.",
+        metavar="GROUP",
     )  # fmt: skip
 
     workers: int = declare(

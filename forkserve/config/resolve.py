@@ -78,7 +78,7 @@ class Change(Struct, frozen=True):
         """Say whom the new value reaches, and when."""
         if self.name in _LOGS_OF_ALL:
             return "the master at once, new workers"
-        return {Effect.NOW: "at once", Effect.RELOAD: "new workers", Effect.UPGRADE: "the next start"}[self.effect]
+        return {Effect.NOW: "at once", Effect.RELOAD: "new workers", Effect.UPGRADE: "the next upgrade"}[self.effect]
 
 
 def load(argv: Layer, environ: Mapping[str, str], config_path: str = "", *, is_app_needed: bool = False) -> Resolved:
@@ -110,12 +110,18 @@ def resolve(layers: Sequence[Layer], loader: Loader) -> Resolved:
 
 def check(settings: Settings, origins: Mapping[str, str]) -> list[str]:
     """Say what is wrong between settings that are good each by itself."""
+    problems = []
+    if settings.mount and (settings.mount[0] != "/" or settings.mount[-1] == "/"):
+        problems.append(
+            f"{origins.get('mount', 'default')}: mount = {values.show(settings.mount)}: must begin with a slash and end"
+            " without one, such as /shop"
+        )
     if not settings.pidfile:
-        return []
+        return problems
     sockets = [address.parse(text) for text in settings.bind]
     others = [("errorlog", settings.errorlog), ("accesslog", settings.accesslog)]
     others += [("bind", place.path) for place in sockets if place.family is address.Family.UNIX]
-    return [
+    return problems + [
         f"{origins.get('pidfile', 'default')}: pidfile = {values.show(settings.pidfile)}: is also {name}'s file;"
         " give each its own"
         for name, path in others

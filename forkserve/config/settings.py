@@ -61,7 +61,8 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
     stream_request_body: bool = declare(
         False, Kind.FLAG, "Clients",
         "Call the app when the head has arrived, and let it read the body while that arrives. It holds a worker for as"
-        " long as the client sends; without it bodies are gathered first, in memory and then in an unlinked file.",
+        " long as the client sends; without it bodies are gathered first, in memory and then in an unlinked file."
+        " For HTTP only: what a gateway sends is always gathered.",
     )  # fmt: skip
     limit_response_spool: int = declare(
         1 << 30, Kind.SIZE, "Clients",
@@ -76,12 +77,23 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
     )  # fmt: skip
     proxy_protocol: str = declare(
         "off", Kind.CHOICE, "Proxies",
-        "Whether each connection begins with a PROXY header. Unless `off`, a connection without one is closed.",
+        "Whether each HTTP connection begins with a PROXY header. Unless `off`, a connection without one is closed.",
         choices=("off", "v1", "v2", "any"),
     )  # fmt: skip
     proxy_allow_ips: str = declare(
         "127.0.0.1,::1,unix", Kind.TEXT, "Proxies",
         "Who may send a PROXY header, written as in `forwarded_allow_ips`; anybody else's connections are closed.",
+    )  # fmt: skip
+    gateway_allow_ips: str = declare(
+        "127.0.0.1,::1,unix", Kind.TEXT, "Proxies",
+        "Who may speak uwsgi, FastCGI or SCGI, and so say who the client is; written as in `forwarded_allow_ips`."
+        " Anybody else's connections to such addresses are closed.",
+    )  # fmt: skip
+    mount: str = declare(
+        "", Kind.TEXT, "Proxies",
+        "Where the app is below the web server's root, such as `/shop`, for gateways that do not say it: it becomes"
+        " SCRIPT_NAME and is cut from PATH_INFO. For uwsgi, FastCGI and SCGI; HTTP has X-Forwarded-Prefix.",
+        metavar="PREFIX",
     )  # fmt: skip
     header_map: str = declare(
         "drop", Kind.CHOICE, "Proxies",
@@ -91,7 +103,7 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
 
     certfile: tuple[str, ...] = declare(
         (), Kind.TEXTS, "TLS",
-        "The certificate chain in PEM; with it every TCP and unix address speaks TLS. Several: each client gets the"
+        "The certificate chain in PEM; with it every address that speaks HTTP speaks TLS. Several: each client gets the"
         " one for the name it asks for (SNI), else the first.", metavar="FILE",
     )  # fmt: skip
     keyfile: tuple[str, ...] = declare(
@@ -131,6 +143,27 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
         "", Kind.PATH, "Process",
         "Where the master writes its PID. The file stays locked while it lives. Empty: none.",
         effect=Effect.UPGRADE, flags=("-p", "--pid"), metavar="FILE",
+    )  # fmt: skip
+    user: str = declare(
+        "", Kind.TEXT, "Process",
+        "The user that workers become, by name or number, with all groups of that user. The master stays root: it"
+        " binds low ports, reads keys and signals its workers. Empty: workers are who started forkserve.",
+        flags=("-u", "--user"), metavar="USER",
+    )  # fmt: skip
+    group: str = declare(
+        "", Kind.TEXT, "Process",
+        "The group that workers become, by name or number. Empty: the user's own.",
+        flags=("-g", "--group"), metavar="GROUP",
+    )  # fmt: skip
+    umask: str = declare(
+        "", Kind.TEXT, "Process",
+        'Which permissions the files of workers and unix sockets lack, in octal: `umask = "027"`. Empty: as'
+        " inherited.", flags=("-m", "--umask"), metavar="OCTAL",
+    )  # fmt: skip
+    env: tuple[tuple[str, str], ...] = declare(
+        (), Kind.MAP, "Process",
+        'Variables that workers find in their environment: `env = { "DJANGO_SETTINGS_MODULE" = "site.settings" }`.'
+        " May be given several times.", flags=("-e", "--env"), metavar="KEY=VALUE",
     )  # fmt: skip
     proc_name: str = declare(
         "", Kind.TEXT, "Process",

@@ -8,7 +8,6 @@ toml library, which writes and is imported only when it does. Used by the comman
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 
 from forkserve.config import values
@@ -51,6 +50,8 @@ def read_file(path: str, named_by: str) -> Layer:
         return _unreadable(path, f"cannot be read: {error.strerror} (named by {named_by})")
     except ValueError as error:
         return _unreadable(path, f"{error} (named by {named_by})")
+    import tomllib  # lazy: 2 ms that a service without a file need not pay
+
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -172,6 +173,8 @@ def _line_of(key: str, text: str) -> int:
 
 
 def _is_toml(text: str) -> bool:
+    import tomllib  # lazy, as above
+
     try:
         tomllib.loads(text)
     except ValueError:

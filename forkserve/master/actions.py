@@ -76,6 +76,27 @@ class ReloadEnded(Struct, frozen=True):
     traceback: str = ""
 
 
+class TryTarget(Struct, frozen=True):
+    """Run the program that an upgrade would become, to hear whether it understands what it would be handed; answered
+    by TargetAccepted or TargetRefused, once, unless DropTarget comes first."""
+
+
+class DropTarget(Struct, frozen=True):
+    """Kill what TryTarget runs; nobody waits for its answer."""
+
+
+class Exec(Struct, frozen=True):
+    """Become that program, by exec of ourselves. There the mind resumes; where it fails, ExecFailed says so."""
+
+
+class UpgradeEnded(Struct, frozen=True):
+    """Answer whoever waits for an upgrade: it failed; ``refused``: it was never begun, and one that is goes on."""
+
+    error: str  # one line
+    detail: str = ""
+    refused: bool = False
+
+
 class ShutDoors(Struct, frozen=True):
     """Let no new connection queue up: the service stops."""
 
@@ -113,6 +134,10 @@ Action = (
     | Notify
     | ReloadEnded
     | Settle
+    | TryTarget
+    | DropTarget
+    | Exec
+    | UpgradeEnded
     | ShutDoors
     | Say
     | Exit

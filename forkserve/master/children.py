@@ -5,21 +5,37 @@ What they say and how they end comes back as events; whom to spawn, retire or ki
 
 import select
 import signal
+import socket
 from collections.abc import Callable, Iterable, Iterator
 
 from forkserve.birth import Birth, ChildMain
+from forkserve.errors import ExitCode
 from forkserve.log import log
 from forkserve.master import actions as act
 from forkserve.master import events as ev
+from forkserve.master import handover as over
 from forkserve.master import process
 from forkserve.master.outfit import Outfit
 from forkserve.typed import Struct
 from forkserve.unix import signals, usage
 from forkserve.unix.channel import Channel, pair
-from forkserve.unix.messages import DOWN, UP, BootFailure, Down, Look, Ready, Reopen, Retiring, Stuck, Tired
+from forkserve.unix.messages import (
+    DOWN,
+    UP,
+    BootFailure,
+    Down,
+    Look,
+    Ready,
+    Reopen,
+    Retiring,
+    Stuck,
+    Tired,
+    boot_failure,
+)
 from forkserve.unix.orphan import Lifeline
 from forkserve.unix.relay import Relay
 from forkserve.unix.scoreboard import GENERATION, PID, Row, Scoreboard
+from forkserve.unix.surroundings import arrange
 
 
 class Child(Struct):
@@ -35,20 +51,36 @@ class Child(Struct):
 class Children:
     """All that are not reaped."""
 
-    def __init__(self, epoll: select.epoll, board: Scoreboard, main: ChildMain) -> None:
+    def __init__(self, epoll: select.epoll, main: ChildMain, old: over.Handover | None = None) -> None:
+        """Begin with none, or with those of the master that we were; what it could not hear yet is still to be read."""
         self._epoll = epoll
-        self._board = board
+        self._board = Scoreboard(old.board) if old else Scoreboard()
         self._main = main
-        self._lifeline = Lifeline()
-        self._relay = Relay()
+        self._lifeline = Lifeline(old.lifeline if old else None)
+        self._relay = Relay(old.relay if old else None)
         self._by_id: dict[int, Child] = {}
         self._by_pid: dict[int, Child] = {}
         self._by_fd: dict[int, Child] = {}
+        for known in old.children if old else ():
+            self._resume(known)
+
+    def hand_over(self) -> list[over.OldChild]:
+        """Write down who lives."""
+        return [
+            over.OldChild(child.id, child.slot, child.pid, -1 if child.channel.closed else child.channel.fileno())
+            for child in self._by_id.values()
+        ]
+
+    @property
+    def shared(self) -> tuple[int, tuple[int, int], tuple[int, int]]:
+        """The descriptors of the scoreboard, the lifeline and the relay."""
+        return self._board.fd, self._lifeline.ends, self._relay.ends
 
     def close(self) -> None:
         """Let go of what the children shared, at the end of the service."""
         self._lifeline.close()
         self._relay.close()
+        self._board.let_go()
 
     def get(self, id: int) -> Child | None:
         """The child of this id, if it is not reaped."""
@@ -69,25 +101,47 @@ class Children:
         row.clear()
         row.ints[GENERATION] = spawn.generation
         settings = outfit.settings
-        relay = self._relay if settings.relay else None
         birth = Birth(
-            spawn.slot, spawn.generation, settings, outfit.listeners, theirs, row, self._lifeline, relay,
+            spawn.slot, spawn.generation, settings, outfit.listeners, theirs, row, self._lifeline, self._relay,
             outfit.context,
         )  # fmt: skip
         others = [child.channel.close for child in self._by_id.values()]
-        others += [] if settings.relay else [self._relay.close]
+        others += [ours.close, self._lifeline.let_go, self._board.let_go]
         try:
-            pid = process.fork(lambda: self._main(birth), [*leave_behind, *others, ours.close, self._lifeline.let_go])
+            pid = process.fork(lambda: self._begin(birth, outfit), [*leave_behind, *others])
         except OSError as error:
             ours.close()
             theirs.close()
             return ev.ForkFailed(spawn.id, error.strerror or str(error))
         theirs.close()
         row.ints[PID] = pid
-        child = Child(spawn.id, spawn.slot, pid, ours, row)
-        self._by_id[spawn.id] = self._by_pid[pid] = self._by_fd[ours.fileno()] = child
-        self._epoll.register(ours.fileno(), select.EPOLLIN)
+        self._add(Child(spawn.id, spawn.slot, pid, ours, row))
         return ev.Forked(spawn.id)
+
+    def _begin(self, birth: Birth, outfit: Outfit) -> int:
+        """In the child: become who it shall be, before anything of the user's runs."""
+        try:
+            outfit.identity.take()
+        except OSError as error:
+            line = f"user = {birth.settings.user!r}, group = {birth.settings.group!r}: refused: {error.strerror}"
+            birth.channel.send(UP.encode(boot_failure(line, "", ExitCode.FAILURE)))
+            return ExitCode.FAILURE
+        arrange(birth.settings.env, birth.settings.pythonpath)
+        return self._main(birth)
+
+    def _add(self, child: Child) -> None:
+        self._by_id[child.id] = self._by_pid[child.pid] = child
+        if not child.channel.closed:
+            self._by_fd[child.channel.fileno()] = child
+            self._epoll.register(child.channel.fileno(), select.EPOLLIN)
+
+    def _resume(self, known: over.OldChild) -> None:
+        if known.channel >= 0:
+            channel = Channel(socket.socket(fileno=known.channel))
+        else:
+            channel, _ = pair()
+            channel.close()
+        self._add(Child(known.id, known.slot, known.pid, channel, self._board.row(known.slot)))
 
     def tell(self, id: int, message: Down, instead: signal.Signals) -> None:
         """Give a child an order, or, if its channel is full or gone, a signal instead; a stopped one is continued."""
@@ -144,16 +198,25 @@ class Children:
         if child.channel.closed:
             self._hang_up(child)
 
-    def reap(self) -> Iterator[ev.Event]:
-        """Yield how children ended, were stopped or continued; an ending child's last words come first."""
+    def reap(self, trial: Callable[[int, process.Ended], ev.Event | None]) -> Iterator[ev.Event]:
+        """Yield how children ended, were stopped or continued; an ending child's last words come first.
+
+        ``trial`` is asked about strangers: what it answers is yielded too.
+        """
         for pid, change in process.reap():
             child = self._by_pid.get(pid)
             if child is None:
-                if isinstance(change, process.Ended):
+                if not isinstance(change, process.Ended):
+                    continue
+                if (event := trial(pid, change)) is not None:
+                    yield event
+                else:
                     log.info("reaped a process that is not ours", pid=pid, code=change.code, signal=change.signal)
                 continue
             match change:
                 case process.Ended(code=code, signal=number):
+                    if number:  # the kernel may have woken it alone for who waits
+                        self._tell_others_to_look(child)
                     if not child.channel.closed:
                         yield from self.hear(child.channel.fileno())
                     yield ev.WorkerExited(child.id, code, number)

@@ -11,13 +11,14 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from forkserve.errors import BindError
 from forkserve.log import log
+from forkserve.master import handover as over
 from forkserve.net.address import Address, Family
-from forkserve.net.listener import Listener, bind_all
+from forkserve.net.listener import Listener, Owner, bind_all
 from forkserve.typed import from_json, to_json
 
 _MOST_CONNECTIONS = 16
@@ -36,19 +37,25 @@ def auto_address(pid: int) -> Address:
     return Address(Family.ABSTRACT, path=f"forkserve/{pid}")
 
 
+def place_of(where: str) -> Address:
+    """Return the address that the setting means: a path, or "auto"."""
+    return auto_address(os.getpid()) if where == "auto" else Address(Family.UNIX, path=where)
+
+
+def listen(where: str) -> Listener:
+    """Listen at ``where``, a path or "auto". Raises BindError."""
+    try:
+        return bind_all([place_of(where)], _MOST_CONNECTIONS, Owner(mode=0o600))[0]
+    except BindError as error:
+        raise BindError(f"control_socket = {where!r}: {str(error).partition(': ')[2]}") from None
+
+
 class Control:
     """The socket and its few connections."""
 
-    def __init__(self, where: str, epoll: select.epoll, handler: Handler) -> None:
-        """Listen at ``where`` (a path or "auto"). Raises BindError."""
-        address = auto_address(os.getpid()) if where == "auto" else Address(Family.UNIX, path=where)
-        old_mask = os.umask(0o177)
-        try:
-            self._listener: Listener = bind_all([address], _MOST_CONNECTIONS)[0]
-        except BindError as error:
-            raise BindError(f"control_socket = {where!r}: {str(error).partition(': ')[2]}") from None
-        finally:
-            os.umask(old_mask)
+    def __init__(self, listener: Listener, epoll: select.epoll, handler: Handler) -> None:
+        """Go on with what listens, see ``listen``."""
+        self._listener = listener
         self._epoll = epoll
         self._handler = handler
         self._connections: dict[int, _Connection] = {}
@@ -68,6 +75,39 @@ class Control:
             self._accept_some()
         else:
             connection.on_event()
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return self._listener.address
+
+    def hand_over(self, waiting: Iterable[tuple[int, Reply]]) -> tuple[over.Door, list[over.OldClient]]:
+        """Write down where it listens and who is connected; ``waiting``: for which reloads."""
+        numbers = {connection.fd: 0 for connection in self._connections.values()}
+        for number, reply in waiting:
+            for connection in self._connections.values():
+                if connection.reply == reply:
+                    numbers[connection.fd] = number
+        listener = self._listener
+        door = over.Door(str(listener.address), listener.name, listener.socket.fileno(), listener.inode)
+        return door, [connection.hand_over(numbers[fd]) for fd, connection in self._connections.items()]
+
+    def resume(self, clients: Iterable[over.OldClient]) -> Iterator[tuple[int, Reply]]:
+        """Go on with who was connected; yields who waits for which reload."""
+        for client in clients:
+            connection = _Connection(socket.socket(fileno=client.fd), self._epoll, self._handler, self._forget)
+            self._connections[client.fd] = connection
+            self._epoll.register(client.fd, select.EPOLLIN)
+            connection.resume(client)
+            if client.reload:
+                yield client.reload, connection.reply
+
+    def move(self, listener: Listener) -> None:
+        """Listen there instead; who is connected stays."""
+        self._epoll.unregister(self._listener.socket.fileno())
+        self._listener.close(unlink=True)
+        self._listener = listener
+        self._epoll.register(listener.socket.fileno(), _ONCE)
 
     def close(self) -> None:
         """Close everything, at the end of the service."""
@@ -189,6 +229,21 @@ class _Connection:
 
     def let_go(self) -> None:
         self._socket.close()
+
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    def hand_over(self, reload: int) -> over.OldClient:
+        return over.OldClient(self._fd, self._request, self.asked, self._owed, self._ended, reload)
+
+    def resume(self, client: over.OldClient) -> None:
+        """Go on where the master that we were was with this client."""
+        self._socket.setblocking(False)
+        self._request, self.asked = client.request, client.asked
+        self._owed, self._ended = client.owed, client.ended
+        if self._owed:
+            self._write()
 
     def reply(self, line: dict[str, Any], last: bool) -> None:
         """Send one line; the connection closes after the last."""

@@ -123,11 +123,36 @@ class ConfigRejected(Struct, frozen=True):
     error: str
 
 
+class TargetAccepted(Struct, frozen=True):
+    """The program that an upgrade would become understands what it would be handed."""
+
+
+class TargetRefused(Struct, frozen=True):
+    """It does not, or cannot be run at all."""
+
+    error: str  # one line
+    output: str = ""  # what it wrote
+
+
+class ExecFailed(Struct, frozen=True):
+    """The kernel refused the exec, or what leads to it failed; this process goes on as it was."""
+
+    error: str
+
+
+class Resumed(Struct, frozen=True):
+    """This process has become another program: what an earlier mind knew was handed over."""
+
+
 # Wishes
 
 
 class Reload(Struct, frozen=True):
     """New settings and a new generation, rolling."""
+
+
+class Upgrade(Struct, frozen=True):
+    """Become what is installed now, under the same PID, and reload."""
 
 
 class Scale(Struct, frozen=True):
@@ -163,6 +188,10 @@ Fact = (
     | Ticked
     | ConfigLoaded
     | ConfigRejected
+    | TargetAccepted
+    | TargetRefused
+    | ExecFailed
+    | Resumed
 )
-Wish = Reload | Scale | Drain | Stop | ReopenLogs
+Wish = Reload | Upgrade | Scale | Drain | Stop | ReopenLogs
 Event = Fact | Wish

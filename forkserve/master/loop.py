@@ -1,6 +1,7 @@
 """The hands of the master: wait, tell the mind what happened, do what it says; what comes of that is the next event.
 
 Single-threaded and small; it never runs user code, never parses a request and never waits for anything but epoll.
+Nothing of an upgrade is imported late: by then the disk holds another version, or half of one.
 """
 
 import os
@@ -8,6 +9,7 @@ import select
 import signal
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from time import monotonic
 from typing import Any, assert_never
 
@@ -15,35 +17,37 @@ from forkserve import __version__
 from forkserve.accesslog import check_format
 from forkserve.birth import ChildMain
 from forkserve.config.resolve import Resolved, diff
-from forkserve.config.settings import Settings
-from forkserve.config.values import parse_share
-from forkserve.errors import ExitCode, ForkserveError, SettingsError
+from forkserve.errors import ExitCode, ForkserveError
 from forkserve.log import log
 from forkserve.master import actions as act
 from forkserve.master import events as ev
-from forkserve.master import process
-from forkserve.master.children import Child, Children
-from forkserve.master.control import Control
+from forkserve.master import handover as over
+from forkserve.master import outfit, process, readings
+from forkserve.master.children import Children
 from forkserve.master.doors import Doors
-from forkserve.master.outfit import Outfit, tls_context
-from forkserve.master.records import Stage
+from forkserve.master.fittings import Fittings
+from forkserve.master.lookout import Lookout
+from forkserve.master.outfit import Outfit
+from forkserve.master.records import Phase
 from forkserve.master.status import snapshot
+from forkserve.master.stock import take_stock
 from forkserve.master.supervisor import Supervisor
+from forkserve.master.target import Launch, Trial, exec_target
 from forkserve.master.verbs import Verbs
-from forkserve.net import address, inherit
+from forkserve.net import inherit
+from forkserve.net.inherit import Handed
 from forkserve.net.listener import Listener
-from forkserve.unix import signals, title, usage
+from forkserve.unix import signals, title
 from forkserve.unix.messages import Hurry, Leave, Serve
-from forkserve.unix.notify import Notifier
-from forkserve.unix.pidfile import Pidfile
-from forkserve.unix.scoreboard import BEGAN, DEADLINE, Scoreboard
+from forkserve.unix.notify import Notifier, Pulse
 
-# What each signal asks for, in the order in which several that came together are met: stop before reload before scale
-# before reopen. CHLD is not here: it is no wish.
+# What each signal asks for, in the order in which several that came together are met: stop before upgrade before
+# reload before scale before reopen. CHLD is not here: it is no wish.
 WISHES: dict[signal.Signals, ev.Wish] = {
     signal.SIGQUIT: ev.Stop(),
     signal.SIGINT: ev.Stop(),
     signal.SIGTERM: ev.Drain(),
+    signal.SIGUSR2: ev.Upgrade(),
     signal.SIGHUP: ev.Reload(),
     signal.SIGTTIN: ev.Scale(by=1),
     signal.SIGTTOU: ev.Scale(by=-1),
@@ -52,160 +56,167 @@ WISHES: dict[signal.Signals, ev.Wish] = {
 
 _OVERSLEPT_S = 1.0
 _NOTIFY_AGAIN_S = 0.1  # a service manager whose queue is full is asked again after this
-_WEIGH_S = 1.0  # how often memory is looked at, where it has a hard limit
 _LONGEST_WAIT_S = 86400.0  # epoll_wait counts milliseconds in an int
 
 
 class Master:
-    """One master, from its start to its exit code."""
+    """One master, from its start, or its resumption after an exec, to its exit code or its exec."""
 
-    def __init__(self, resolved: Resolved, child: ChildMain) -> None:
+    def __init__(self, resolved: Resolved, child: ChildMain, old: over.Handover | None = None) -> None:
+        """``old``: what the master that we were has handed over."""
         self._resolved = resolved
         self._child_main = child
-        self._mind = Supervisor(_policy(resolved.settings), _jitter)
+        self._old = old
+        policy = readings.policy_of(resolved.settings)
+        self._mind = Supervisor.resume(old.memory, policy, _jitter) if old else Supervisor(policy, _jitter)
         self._doors = Doors()
+        self._fittings = Fittings()
+        self._handed: tuple[Handed, ...] = ()
         self._outfit = Outfit(resolved.settings, ())  # that a new generation gets
         self._outfits: dict[int, Outfit] = {}  # by generation: a respawn gets that of its own
         self._inbox: deque[ev.Event] = deque()
         self._exit_code: int | None = None
         self._shown = ""
-        self._calm_until = 0.0  # after an oversleep nobody is looked at for overdue requests before this
-        self._weigh_at = 0.0
-        self._began_at = monotonic()
+        self._began_at = old.began_at if old else monotonic()
+        self._trial: Trial | None = None
+        self._may_change_fittings = old is not None  # the first settings that are read after an exec may
+        self._is_exec_due = False
 
     def run(self) -> int:
         """Serve until told to stop; returns the exit code. Raises ForkserveError for what fails before serving."""
-        settings = self._resolved.settings
+        self._launch = Launch.ours(self._resolved.loader.environ)
         process.fill_standard_descriptors()
-        signals.normalise()
         self._wakeup = signals.Wakeup(signals.MASTER)
+        signals.normalise()
         self._notifier = Notifier.from_environment()
-        self._handed = inherit.handed_in()
-        title.set_name(settings.proc_name)
-        _setup_log(settings)
-        self._pidfile = Pidfile(settings.pidfile) if settings.pidfile else None
+        self._pulse = Pulse(self._notifier)
+        title.set_name(self._resolved.settings.proc_name)
+        self._epoll = select.epoll()
+        self._epoll.register(self._wakeup.read_fd, select.EPOLLIN)
+        self._verbs = Verbs(self._wish, self._status)
         try:
-            log.info("forkserve started", version=__version__, app=settings.app, workers=settings.workers)
-            wanted = self._wanted(self._resolved)
-            context = tls_context(settings)
-            self._outfit = Outfit(settings, self._doors.prepare(wanted, settings.backlog), context)
-            for unwanted in inherit.close_unwanted(self._handed, wanted):
-                log.warning("socket handed in is not used; closed", address=unwanted, instead=", ".join(settings.bind))
-            self._live(settings)
+            if self._old is None:
+                self._begin()
+            else:
+                self._resume(self._old)
+            self._live()
         finally:
             self._doors.close()
-            if self._pidfile is not None:
-                self._pidfile.remove()
+            self._fittings.unlock()
+            self._epoll.close()
         assert self._exit_code is not None
         if self._exit_code == ExitCode.OK:  # else the reason was said last, and stays last
             log.info("stopped")
         return self._exit_code
 
-    def _wanted(self, resolved: Resolved) -> tuple[address.Address, ...]:
-        if self._handed and "bind" not in resolved.origins:
-            return self._handed
-        return tuple(address.parse(text) for text in resolved.settings.bind)
+    def _begin(self) -> None:
+        settings = self._resolved.settings
+        handed, kept, useless = inherit.from_store(inherit.handed_in())
+        self._handed = handed
+        readings.set_up_log(settings)
+        self._fittings.lock(settings)
+        log.info("forkserve started", version=__version__, app=settings.app, workers=settings.workers)
+        wanted = readings.wanted(self._resolved, handed)
+        self._doors.restore(kept, useless, wanted, self._notifier)
+        self._outfit = readings.dress(self._resolved, self._doors, handed)
+        for unwanted in inherit.close_unwanted(handed, wanted):
+            used = ", ".join(settings.bind)
+            log.warning("socket handed in is not used; closed", address=str(unwanted.address), instead=used)
+        self._children = Children(self._epoll, self._child_main)
+        self._fittings.listen(settings, self._epoll, self._verbs.handle)
 
-    def _live(self, settings: Settings) -> None:
-        self._epoll = select.epoll()
-        self._epoll.register(self._wakeup.read_fd, select.EPOLLIN)
-        self._children = Children(self._epoll, Scoreboard(), self._child_main)
-        self._verbs = Verbs(self._wish, self._status)
-        where = settings.control_socket
-        self._control = Control(where, self._epoll, self._verbs.handle) if where else None
+    def _resume(self, old: over.Handover) -> None:
+        """Take over from the program that this process was."""
         try:
-            self._perform(self._mind.start(monotonic()))
+            readings.set_up_log(self._resolved.settings)
+        except ForkserveError as error:
+            log.error("log could not be opened; stderr is used", cause=str(error))
+        log.info("forkserve resumed", version=__version__, before=old.program)
+        self._handed = tuple(Handed(one.fd, one.name, one.where, one.also_ipv4) for one in old.handed)
+        self._doors.resume(old.doors, self._notifier)
+        for generation, known in old.outfits.items():
+            settings = over.settings_from_plain(known.settings)
+            self._outfits[generation] = outfit.resume(settings, self._doors.named(known.listeners))
+        self._outfit = self._outfit_of(old.memory.generation)
+        self._children = Children(self._epoll, self._child_main, old)
+        self._fittings.resume(old, self._epoll, self._verbs.handle)
+        if self._fittings.control is not None:
+            self._verbs.resume(self._fittings.control.resume(old.clients))
+
+    def _live(self) -> None:
+        self._lookout = Lookout(
+            self._mind, self._children, lambda: [one.settings.timeout for one in self._outfits.values()]
+        )
+        try:
+            if self._old is None:
+                self._perform(self._mind.start(monotonic()))
+            else:
+                self._old = None
+                self._tell(ev.Resumed())
+                self._drain_inbox()
+                self._inbox.extend(self._children.reap(self._judge))  # who died while nobody was there to hear
             self._drain_inbox()
             while self._exit_code is None:
                 self._show_title()
                 self._round()
+                if self._is_exec_due:
+                    self._exec()
         finally:
-            if self._control is not None:
-                self._control.close()
+            self._fittings.close()
             self._children.close()
-            self._epoll.close()
 
     def _round(self) -> None:
         """Wait once, and meet what came."""
         began = monotonic()
-        due = self._next_look(began)
+        look = self._lookout.next_look(began, self._resolved.settings)
+        moments = [look, self._pulse.due(self._is_busy), began + _NOTIFY_AGAIN_S if self._notifier.waiting else None]
+        due = min((moment for moment in moments if moment is not None), default=None)
         ready = self._epoll.poll(None if due is None else min(max(0.0, due - began), _LONGEST_WAIT_S))
         now = monotonic()
-        if due is not None and now - max(due, began) > _OVERSLEPT_S:
-            self._calm_until = now + _OVERSLEPT_S
-            log.warning("master overslept; nobody is killed this round", by_s=now - due)
+        overslept = due is not None and now - max(due, began) > _OVERSLEPT_S
+        if due is not None and overslept:
+            self._lookout.calm_until = now + _OVERSLEPT_S
+            log.warning("master overslept; nobody is killed this round", by_s=now - max(due, began))
             self._inbox.append(ev.Ticked(overslept=True))
         # Signals first: a TERM to the whole group is the end of the service, not of each worker by itself.
-        self._on_signals()
+        self._on_signals(self._wakeup.read())
         self._notifier.flush()
         for fd, _ in ready:
-            if self._control is not None and self._control.knows(fd):
-                self._control.on_event(fd)
+            if self._fittings.control is not None and self._fittings.control.knows(fd):
+                self._fittings.control.on_event(fd)
             else:
                 self._inbox.extend(self._children.hear(fd))
         self._drain_inbox()
-        if due is not None and now >= due:
-            self._weigh(now)
-            self._tell(ev.Ticked(self._overdue(now)))
+        if look is not None and now >= look:
+            self._inbox.extend(self._lookout.weigh(now, self._resolved.settings.max_worker_memory_hard))
             self._drain_inbox()
+            self._tell(ev.Ticked(self._lookout.overdue(now)))
+            self._drain_inbox()
+        self._pulse.beat(now, self._is_busy, sane=not overslept)
 
-    # waiting
-
-    def _next_look(self, now: float) -> float | None:
-        """The moment at which something may be overdue.
-
-        An idle worker has no deadline yet, and the request it may get in the next moment has one no sooner than
-        after the shortest time-out: looking again by then is soon enough, so an idle service hardly wakes its master.
-        """
-        moments = [self._mind.next_deadline()]
-        for child in self._watched():
-            deadline = child.row.doubles[DEADLINE]
-            moments.append(max(deadline, self._calm_until) if deadline else None)
-        timeouts = [outfit.settings.timeout for outfit in self._outfits.values() if outfit.settings.timeout]
-        moments += [now + min(timeouts)] if timeouts else []
-        moments += [now + _NOTIFY_AGAIN_S] if self._notifier.waiting else []
-        moments += [max(now, self._weigh_at)] if self._resolved.settings.max_worker_memory_hard else []
-        return min((moment for moment in moments if moment is not None and moment != float("inf")), default=None)
-
-    def _watched(self) -> list[Child]:
-        """The children whose requests have a deadline that nobody has acted on yet."""
-        serving = [record.id for record in self._mind.records if record.stage in (Stage.READY, Stage.RETIRING)]
-        return [child for id in serving if (child := self._children.get(id)) is not None]
-
-    def _overdue(self, now: float) -> tuple[ev.Overdue, ...]:
-        if now < self._calm_until:
-            return ()
-        found = []
-        for child in self._watched():
-            deadline, began = child.row.doubles[DEADLINE], child.row.doubles[BEGAN]
-            if 0.0 < deadline <= now:
-                found.append(ev.Overdue(child.id, now - began if began else 0.0, child.row.line))
-        return tuple(found)
-
-    def _weigh(self, now: float) -> None:
-        """Report the children beyond the hard limit of memory."""
-        limit = self._resolved.settings.max_worker_memory_hard
-        if not limit or now < self._weigh_at:
-            return
-        self._weigh_at = now + _WEIGH_S
-        for child in self._watched():
-            rss = usage.resident_bytes(child.pid)
-            if rss > limit:
-                self._inbox.append(ev.WorkerTooBig(child.id, rss, limit))
-        self._drain_inbox()
+    @property
+    def _is_busy(self) -> bool:
+        """Whether something goes on that a service manager may find long."""
+        return self._mind.phase is not Phase.SERVING or self._mind.reloading
 
     # what happens
 
-    def _on_signals(self) -> None:
-        came = self._wakeup.read()
+    def _on_signals(self, came: list[signal.Signals]) -> None:
         for number, wish in WISHES.items():
             if number in came:
                 self._inbox.append(wish)
-        for number in (signal.SIGUSR2, signal.SIGWINCH):
-            if number in came:
-                log.info("signal ignored", signal=number.name)
+        if signal.SIGWINCH in came:
+            log.info("signal ignored", signal=signal.SIGWINCH.name)
         if signal.SIGCHLD in came:
-            self._inbox.extend(self._children.reap())
+            self._inbox.extend(self._children.reap(self._judge))
+
+    def _judge(self, pid: int, ended: process.Ended) -> ev.Event | None:
+        """Say what the end of a child that is no worker means: the trial of an upgrade, or nothing."""
+        trial = self._trial
+        if trial is None or trial.pid != pid:
+            return None
+        self._trial = None
+        return trial.verdict(ended)
 
     def _wish(self, wish: ev.Wish) -> int:
         """Meet a wish of the control socket now; returns how many reloads were ever wished for."""
@@ -247,6 +258,14 @@ class Master:
                     self._notifier.send(status=status, ready=ready, reloading=reloading, stopping=stopping)
                 case act.ReloadEnded():
                     self._verbs.on_reload_ended(action)
+                case act.TryTarget():
+                    self._try_target()
+                case act.DropTarget():
+                    self._drop_target()
+                case act.Exec():
+                    self._is_exec_due = True  # once everything that has happened was told
+                case act.UpgradeEnded():
+                    self._verbs.on_upgrade_ended(action)
                 case act.ShutDoors():
                     self._doors.shut()
                 case act.Settle(generation=generation):
@@ -259,11 +278,13 @@ class Master:
                     assert_never(action)
 
     def _spawn(self, spawn: act.Spawn) -> ev.Event:
-        outfit = self._outfit_of(spawn.generation)
+        born_with = self._outfit_of(spawn.generation)
+        if born_with.trouble:
+            return ev.ForkFailed(spawn.id, born_with.trouble)
         in_use = {record.generation for record in self._mind.records} | {self._mind.generation, self._mind.serving}
         for generation in set(self._outfits) - in_use - {spawn.generation}:
             del self._outfits[generation]
-        return self._children.spawn(spawn, outfit, self._not_for_children(outfit.listeners))
+        return self._children.spawn(spawn, born_with, self._not_for_children(born_with.listeners))
 
     def _outfit_of(self, generation: int) -> Outfit:
         return self._outfits.setdefault(generation, self._outfit)
@@ -272,39 +293,88 @@ class Master:
         """What a child closes: everything that is the master's alone, and the listeners of other generations."""
         closers: list[Callable[[], None]] = [self._wakeup.close, self._epoll.close, self._notifier.close]
         closers += [listener.close for listener in self._doors.all if listener not in listeners]
-        if self._control is not None:
-            closers.append(self._control.let_go)
-        return closers + ([self._pidfile.close] if self._pidfile is not None else [])
+        return [*closers, self._fittings.let_go]
 
     def _load_config(self) -> ev.Event:
         old = self._resolved.settings
         try:
             resolved = self._resolved.reload()
-            check_format(resolved.settings.access_log_format)
-            _setup_log(resolved.settings)
-            try:
-                context = tls_context(resolved.settings)
-                listeners = self._doors.prepare(self._wanted(resolved), resolved.settings.backlog)
-            except ForkserveError:
-                _setup_log(old)
-                raise
+            new = resolved.settings
+            check_format(new.access_log_format)
+            with ExitStack() as undo:
+                readings.set_up_log(new)
+                undo.callback(readings.set_up_log, old)
+                change = self._change_fittings(resolved, undo)
+                self._outfit = readings.dress(resolved, self._doors, self._handed)
+                undo.pop_all()
         except ForkserveError as error:
             return ev.ConfigRejected("; ".join(str(error).splitlines()))
-        new = resolved.settings
-        self._resolved, self._outfit = resolved, Outfit(new, listeners, context)
-        for change in diff(old, new):
-            old_text, new_text = change.spelled()
-            log.info("setting changed", name=change.name, old=old_text, new=new_text, applies_to=change.applies_to)
+        change()
+        self._resolved = resolved
+        for changed in diff(old, new):
+            was, text = changed.spelled()
+            log.info("setting changed", name=changed.name, old=was, new=text, applies_to=changed.applies_to)
         title.set_name(new.proc_name)
         self._shown = ""
-        return ev.ConfigLoaded(_policy(new), resize=old.workers != new.workers)
+        return ev.ConfigLoaded(readings.policy_of(new), resize=old.workers != new.workers)
+
+    def _change_fittings(self, resolved: Resolved, undo: ExitStack) -> Callable[[], None]:
+        if not self._may_change_fittings:
+            return lambda: None
+        change = self._fittings.change(resolved.settings, self._epoll, self._verbs.handle, undo)
+
+        def commit() -> None:
+            change()
+            self._may_change_fittings = False
+
+        return commit
 
     def _reopen_logs(self) -> None:
         try:
             log.file.reopen()
-        except OSError as error:
-            log.error("log could not be reopened; the old file stays in use", path=log.file.path, cause=error.strerror)
+            outfit.give_logs(self._outfit.settings, self._outfit.identity)
+        except (OSError, ForkserveError) as error:
+            cause = error.strerror if isinstance(error, OSError) else str(error)
+            log.error("log could not be reopened; the old file stays in use", path=log.file.path, cause=cause)
         self._children.tell_all_to_reopen()
+
+    # becoming another program
+
+    def _try_target(self) -> None:
+        try:
+            self._trial = Trial(self._launch, self._hand_over())
+        except OSError as error:
+            self._inbox.append(ev.TargetRefused(f"the new program cannot be tried: {error.strerror}"))
+
+    def _drop_target(self) -> None:
+        if self._trial is not None:
+            self._trial.drop()
+            self._trial = None
+
+    def _exec(self) -> None:
+        """Become the target, with every signal blocked; what comes meanwhile waits in the kernel for it."""
+        mask = signals.block_all()
+        try:
+            came = self._wakeup.read()
+            if came:  # still ours to meet; the next round tries again
+                self._on_signals(came)
+                self._drain_inbox()
+                return
+            self._is_exec_due = False
+            if self._mind.upgrading:
+                self._notifier.flush()
+                exec_target(self._launch, self._hand_over())
+        except ForkserveError as error:
+            self._tell(ev.ExecFailed(str(error)))
+            self._drain_inbox()
+        finally:
+            signals.restore(mask)
+
+    def _hand_over(self) -> over.Handover:
+        return take_stock(
+            self._mind, self._resolved, self._outfits, self._doors, self._handed, self._children, self._fittings,
+            self._verbs, self._began_at,
+        )  # fmt: skip
 
     def _say(self, say: act.Say) -> None:
         fields = dict(say.fields)
@@ -327,26 +397,3 @@ class Master:
 def _jitter() -> float:
     """Return 0..1, anew at each call; the random module would cost a millisecond of every start."""
     return int.from_bytes(os.urandom(4)) / 0xFFFFFFFF
-
-
-def _policy(settings: Settings) -> ev.Policy:
-    surge = settings.reload_surge
-    return ev.Policy(
-        size=settings.workers,
-        surge=1 if surge.endswith("%") else int(parse_share(surge, 0)),
-        surge_percent=int(surge[:-1]) if surge.endswith("%") else 0,
-        boot_timeout_s=settings.boot_timeout,
-        grace_s=settings.graceful_timeout,
-        reload_retries=settings.reload_retries,
-        reload_timeout_s=settings.reload_timeout,
-        reload_settle_s=settings.reload_settle,
-        timeout_s=settings.timeout,
-        drain_delay_s=settings.drain_delay,
-    )
-
-
-def _setup_log(settings: Settings) -> None:
-    try:
-        log.setup(settings.errorlog, settings.loglevel)
-    except OSError as error:
-        raise SettingsError(f"errorlog = {settings.errorlog!r}: cannot be opened: {error.strerror}") from None

@@ -17,7 +17,7 @@ class Orders:
 
     def __init__(self) -> None:
         self._actions: list[do.Action] = []
-        self._answers: list[do.ReloadEnded] = []
+        self._answers: list[do.ReloadEnded | do.UpgradeEnded] = []
 
     def take(self) -> list[do.Action]:
         """Hand the round over and begin the next."""
@@ -27,8 +27,8 @@ class Orders:
     def add(self, action: do.Action) -> None:
         self._actions.append(action)
 
-    def answer_later(self, ended: do.ReloadEnded) -> None:
-        """Answer who waits for a reload, but not before the service manager was told how it ended."""
+    def answer_later(self, ended: do.ReloadEnded | do.UpgradeEnded) -> None:
+        """Answer who waits for a reload or an upgrade, but not before the service manager was told how it ended."""
         self._answers.append(ended)
 
     def answer_now(self) -> None:

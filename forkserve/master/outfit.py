@@ -1,4 +1,4 @@
-"""What a generation is born with: its settings, its listeners, its TLS context. Runs in the master.
+"""What a generation is born with: its settings, its listeners, its TLS context, who it is. Runs in the master.
 
 A worker that is replaced gets the outfit of its own generation, whatever was loaded since.
 """
@@ -7,9 +7,12 @@ from time import time
 from typing import Any
 
 from forkserve.config.settings import Settings
+from forkserve.errors import ForkserveError, SettingsError
 from forkserve.log import log
-from forkserve.net.listener import Listener
+from forkserve.net.listener import Listener, Owner
 from forkserve.typed import Struct
+from forkserve.unix import identity
+from forkserve.unix.identity import Identity
 
 
 class Outfit(Struct, frozen=True):
@@ -18,12 +21,60 @@ class Outfit(Struct, frozen=True):
     settings: Settings
     listeners: tuple[Listener, ...]
     context: Any = None  # an ssl.SSLContext; None: the service speaks no TLS
+    identity: Identity = Identity()
+    trouble: str = ""  # why nobody can be born with it any more
 
 
-def tls_context(settings: Settings) -> Any:
+def resume(settings: Settings, listeners: tuple[Listener, ...]) -> Outfit:
+    """Make the outfit of an old generation again, after an exec; what is missing by now is told to who needs it."""
+    try:
+        return Outfit(settings, listeners, tls_context(settings, is_news=False), identity_of(settings))
+    except ForkserveError as error:
+        return Outfit(settings, listeners, trouble=str(error))
+
+
+def identity_of(settings: Settings) -> Identity:
+    """Look up who workers are. Raises SettingsError."""
+    return identity.find(settings.user, settings.group, settings.umask)
+
+
+def owner_of(settings: Settings) -> Owner:
+    """Look up whom the files of unix sockets belong to. Raises SettingsError."""
+    return Owner(
+        identity.mode("socket_mode", settings.socket_mode),
+        identity.find_user(settings.socket_user, "socket_user") if settings.socket_user else -1,
+        identity.find_group(settings.socket_group, "socket_group") if settings.socket_group else -1,
+        identity.mode("umask", settings.umask),
+    )
+
+
+def check_owners(settings: Settings) -> None:
+    """Look for slips in what the settings say about users, groups and permissions, whoever asks. Raises
+    SettingsError."""
+    identity.mode("umask", settings.umask)
+    owner_of(settings)
+    if settings.user:
+        identity.find_user(settings.user)
+    if settings.group:
+        identity.find_group(settings.group)
+
+
+def give_logs(settings: Settings, who: Identity) -> None:
+    """Let workers of another user open the log files anew. Raises SettingsError."""
+    if not who.is_other:
+        return
+    for name, path in (("errorlog", settings.errorlog), ("accesslog", settings.accesslog)):
+        if path not in ("", "-"):
+            try:
+                identity.give_file(path, who)
+            except OSError as error:
+                raise SettingsError(f"{name} = {path!r}: cannot be given to the workers: {error.strerror}") from None
+
+
+def tls_context(settings: Settings, is_news: bool = True) -> Any:
     """Read the certificates anew and make the context that all workers share; None without certfile.
 
-    Raises SettingsError, and then nothing has changed: the last context stays in use.
+    Raises SettingsError, and then nothing has changed: the last context stays in use. ``is_news``: log them.
     """
     if not settings.certfile:
         if settings.keyfile or settings.ca_certs or settings.cert_reqs != "none":
@@ -37,7 +88,7 @@ def tls_context(settings: Settings) -> Any:
         settings.certfile, settings.keyfile, settings.ca_certs, settings.cert_reqs, settings.ciphers,
         settings.tls_min_version,
     )  # fmt: skip
-    for certificate in context.certificates:
+    for certificate in context.certificates if is_news else ():
         log.info("certificate", **certificate.fields())
         trouble = certificate.trouble(time())
         if trouble:

@@ -6,6 +6,7 @@ what cannot succeed, then either wind down or spawn the missing and retire the e
 """
 
 from forkserve.errors import ExitCode
+from forkserve.master import upgrading
 from forkserve.master.actions import Exit, Notify, ReloadEnded, Settle, ShutDoors
 from forkserve.master.orders import Orders
 from forkserve.master.records import UNBORN, Phase, Stage
@@ -31,6 +32,7 @@ def plan(state: State, orders: Orders, now: float) -> None:
         _retire_excess(state, orders, now)
         _note_serving(state, orders)
         _note_rolled_out(state, orders, now)
+        _retire_excess(state, orders, now)  # now also those of the new generation that tired while it was on trial
         _settle(state, orders)
         _note_strength(state, orders)
         announce(state, orders)
@@ -43,7 +45,8 @@ def leave(state: State, orders: Orders, phase: Phase, now: float) -> None:
         return
     if state.reloading:
         orders.say("info", "reload abandoned", gen=state.generation)
-        end_reload(state, orders, state.wishes, "abandoned: the service is stopping")
+    upgrading.abandon(state, orders)
+    end_reload(state, orders, state.wishes, "abandoned: the service is stopping")
     state.drain_at = now + state.policy.drain_delay_s
     state.rollout = None
     state.loading = state.load_again = state.degraded = False

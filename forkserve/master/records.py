@@ -4,7 +4,7 @@ Pure data of the supervisor, in the master. Knows what a child's life consists o
 decides nothing, and knows no pid, clock or signal call. Moments are monotonic seconds, a deadline of 0 is none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 from forkserve.master.actions import Kind
@@ -93,15 +93,21 @@ class Record(Struct):
 class Records:
     """All children that are not reaped, in the order of their ids."""
 
-    def __init__(self) -> None:
-        self._by_id: dict[int, Record] = {}
-        self._last_id = 0
+    def __init__(self, known: Iterable[Record] = (), last_id: int = 0) -> None:
+        """Begin with none, or with those that an earlier mind knew."""
+        self._by_id: dict[int, Record] = {record.id: record for record in known}
+        self._last_id = last_id
 
     def __iter__(self) -> Iterator[Record]:
         return iter(tuple(self._by_id.values()))
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    @property
+    def last_id(self) -> int:
+        """The id given last."""
+        return self._last_id
 
     def add(self, generation: int, now: float) -> Record:
         """Give a new child the next id and the lowest slot that no other child holds."""

@@ -28,6 +28,15 @@ class Rollout(Struct):
         return 0 < self.deadline <= now
 
 
+class Upgrade(Struct):
+    """An upgrade from the wish to the exec."""
+
+    deadline: float  # when the target must have said that it understands; 0: it has
+
+    def is_due(self, now: float) -> bool:
+        return 0 < self.deadline <= now
+
+
 class Trouble(Struct):
     """Why boots fail, since the start or the last reload."""
 
@@ -73,6 +82,7 @@ class State:
         self.shut = False  # the doors
         self.drain_at = 0.0  # when a graceful stop stops accepting
         self.rollout: Rollout | None = None
+        self.upgrade: Upgrade | None = None
         self.last_error = ""  # why the last reload failed, one line; empty after one that succeeded
         self.ever_ready = False
         self.ends: dict[str, int] = {}  # how many children have ended, by cause
@@ -165,8 +175,7 @@ class State:
         if self.phase is Phase.DRAINING and self.drain_at > now:
             moments.append(self.drain_at)
         if not self.leaving:
-            if self.rollout and self.rollout.deadline:
-                moments.append(self.rollout.deadline)
+            moments += [timed.deadline for timed in (self.rollout, self.upgrade) if timed and timed.deadline]
             if not self.backoff.allows(now):
                 moments.append(self.backoff.until)
             moments += self.proofs()
@@ -181,6 +190,8 @@ def status(state: State) -> str:
         return f"first start failed: {state.trouble.error}"
     if state.phase is not Phase.SERVING:
         return state.phase.value
+    if state.upgrade:
+        return f"upgrading from generation {state.generation}"
     if state.loading:
         return "reading the settings"
     if state.rollout:

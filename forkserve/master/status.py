@@ -31,6 +31,7 @@ def snapshot(
         "size": mind.size,
         "ready": mind.ready,
         "reloading": mind.reloading,
+        "upgrading": mind.upgrading,
         "degraded": mind.degraded,
         "last_error": mind.last_error,
         "ends": mind.ends,

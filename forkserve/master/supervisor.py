@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import assert_never
 
 from forkserve.master import events as ev
+from forkserve.master import upgrading
 from forkserve.master.actions import Action, LoadConfig, ReopenLogFiles
+from forkserve.master.memory import Memory, recall, remember
 from forkserve.master.orders import QUICK_S, Orders
 from forkserve.master.plan import announce, end_reload, leave, plan
 from forkserve.master.records import Phase, Record, Stage
@@ -29,6 +31,17 @@ class Supervisor:
         self._orders = Orders()
         self._now = 0.0
 
+    @classmethod
+    def resume(cls, memory: Memory, policy: ev.Policy, jitter: Callable[[], float]) -> "Supervisor":
+        """Go on where an earlier mind was when its process became another program; then tell it Resumed."""
+        mind = cls(policy, jitter)
+        mind._state = recall(memory, policy, jitter)
+        return mind
+
+    def remember(self) -> Memory:
+        """Write down what the next mind needs to know."""
+        return remember(self._state)
+
     def start(self, now: float) -> list[Action]:
         """Begin life: spawn the first workers."""
         self._now = now
@@ -43,6 +56,8 @@ class Supervisor:
         if any(moment <= now for moment in self._state.proofs()):
             self._state.end_backoff()
         self._apply(event, now)
+        if upgrading.give_up_overdue(self._state, self._orders, now):
+            self._load_what_waits()
         plan(self._state, self._orders, now)
         return self._orders.take()
 
@@ -99,6 +114,11 @@ class Supervisor:
         return self._state.reloading
 
     @property
+    def upgrading(self) -> bool:
+        """Whether an upgrade is under way, from the wish to the exec."""
+        return self._state.upgrade is not None
+
+    @property
     def degraded(self) -> bool:
         """Whether fewer workers than wanted serve because boots or forks fail."""
         return self._state.degraded
@@ -145,6 +165,16 @@ class Supervisor:
                 self._config_loaded(event, now)
             case ev.ConfigRejected():
                 self._config_rejected(event)
+            case ev.TargetAccepted():
+                upgrading.go_on(self._state, self._orders)
+            case ev.TargetRefused(error=error, output=output):
+                self._upgrade_failed(error, output)
+            case ev.ExecFailed(error=error):
+                self._upgrade_failed(error)
+            case ev.Resumed():
+                self._resumed()
+            case ev.Upgrade():
+                upgrading.begin(self._state, self._orders, now)
             case ev.Reload() | ev.Scale() if self._state.leaving:
                 wish = type(event).__name__.lower()
                 self._orders.say("info", "wish ignored", wish=wish, phase=self._state.phase.value)
@@ -258,18 +288,27 @@ class Supervisor:
     def _skip_killing_round(self, now: float) -> None:
         """Give everybody who is due one more round: while we stood still, nobody was heard. The hands log it."""
         self._state.deaf_until = now + ROUND_S
-        for timed in (*self._state.records, self._state.rollout):
+        for timed in (*self._state.records, self._state.rollout, self._state.upgrade):
             if timed and timed.is_due(now):
                 timed.deadline = now + ROUND_S
 
     def _reload(self) -> None:
         self._state.wishes += 1
         self._state.unanswered.append(self._state.wishes)
-        if self._state.loading:
+        if self._state.loading or self._state.upgrade:
             self._state.load_again = True
             self._orders.say("info", "reload coalesced")
         else:
             self._load_config()
+
+    def _upgrade_failed(self, error: str, detail: str = "") -> None:
+        upgrading.fail(self._state, self._orders, error, detail)
+        self._load_what_waits()
+
+    def _resumed(self) -> None:
+        """Nothing but the master has changed; the reload makes workers of the new code, and ends who waits for it."""
+        self._orders.say("info", "upgraded", gen=self._state.generation, workers=self._state.ready)
+        self._reload()
 
     def _load_config(self) -> None:
         self._state.loading = True
@@ -309,7 +348,10 @@ class Supervisor:
 
     def _loading_answered(self) -> None:
         self._state.loading = False
-        if self._state.load_again:
+        self._load_what_waits()
+
+    def _load_what_waits(self) -> None:
+        if self._state.load_again and not self._state.leaving:
             self._state.load_again = False
             self._load_config()
 

@@ -4,15 +4,15 @@ A request is {"verb": NAME, ...}; an answer's last line has "ok". The signals, t
 the same wishes. Sockets are control.py's matter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from forkserve.master import events as ev
-from forkserve.master.actions import ReloadEnded
+from forkserve.master.actions import ReloadEnded, UpgradeEnded
 from forkserve.master.control import Reply
 from forkserve.master.supervisor import SIZE_MAX, SIZE_MIN
 
-VERBS = ("status", "reload", "scale", "stop", "reopen")
+VERBS = ("status", "reload", "upgrade", "scale", "stop", "reopen")
 
 
 class Verbs:
@@ -23,6 +23,8 @@ class Verbs:
         self._wish = wish
         self._status = status
         self._waiting: list[tuple[int, Reply]] = []
+        self._upgrading: list[Reply] = []  # who waits for the upgrade that is under way
+        self._refused = ""  # what was said of the upgrade that was just wished for
 
     def handle(self, request: dict[str, Any], reply: Reply) -> None:
         """Meet one request."""
@@ -34,6 +36,8 @@ class Verbs:
             case {"verb": "reload"}:
                 self._wish(ev.Reload())
                 reply({"ok": True}, True)
+            case {"verb": "upgrade", **rest}:
+                self._upgrade(reply, wait=rest.get("wait") is True)
             case {"verb": "scale", "to": int(to)} if SIZE_MIN <= to <= SIZE_MAX and to is not True:
                 self._wish(ev.Scale(to=to))
                 reply({"ok": True, "size": to}, True)
@@ -68,6 +72,34 @@ class Verbs:
             else:
                 still.append((number, reply))
         self._waiting = still
+
+    def on_upgrade_ended(self, ended: UpgradeEnded) -> None:
+        """Answer those whose upgrade failed, or remember that the one just wished for was refused."""
+        if ended.refused:
+            self._refused = ended.error
+            return
+        waiting, self._upgrading = self._upgrading, []
+        for reply in waiting:
+            reply({"ok": False, "error": ended.error, "traceback": ended.detail}, True)
+
+    def hand_over(self, number: int) -> list[tuple[int, Reply]]:
+        """Write down who waits for which reload; that of the upgrade ends in has this number."""
+        return [*self._waiting, *((number, reply) for reply in self._upgrading)]
+
+    def resume(self, waiting: Iterable[tuple[int, Reply]]) -> None:
+        """Go on with those who waited before an exec."""
+        self._waiting = list(waiting)
+
+    def _upgrade(self, reply: Reply, wait: bool) -> None:
+        self._refused = ""
+        self._wish(ev.Upgrade())  # a refusal comes at once
+        if self._refused:
+            reply({"ok": False, "error": self._refused}, True)
+        elif wait:
+            reply({"begun": True}, False)
+            self._upgrading.append(reply)
+        else:
+            reply({"ok": True}, True)
 
     def _reload_and_wait(self, reply: Reply) -> None:
         if self._status()["phase"] in ("draining", "stopping"):

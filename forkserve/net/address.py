@@ -1,7 +1,8 @@
 """Addresses as people write them: parse, print, compare. Pure.
 
 An Address is a place to listen at, not a socket: host names are resolved and descriptors looked at when the
-listener is bound. The spellings are Gunicorn's, plus ``unix://PATH``, ``unix:@name`` and ``http://HOST:PORT``.
+listener is bound. The spellings are Gunicorn's, plus ``unix://PATH``, ``unix:@name``, ``fd://NAME``, ``http://HOST:PORT``;
+and in front of each the protocol of a gateway: ``uwsgi://HOST:PORT``, ``fastcgi://unix:PATH``, ``scgi://fd://3``.
 Two spellings of one place are equal: ``[0:0::1]:80`` and ``[::1]:80``, ``unix:run//x`` and ``unix:./run/x``.
 """
 
@@ -9,9 +10,11 @@ import re
 from enum import Enum
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
-from forkserve.typed import Struct
+from forkserve.typed import Struct, replaced
 
 DEFAULT_PORT = 8000
+HTTP = "http"
+GATEWAYS = ("uwsgi", "fastcgi", "scgi")  # the protocols beside it
 EVERY_INTERFACE = "0.0.0.0"
 
 _HIGHEST_PORT = 65535
@@ -21,8 +24,9 @@ _LONGEST_PATH_BYTES = 107
 _LONGEST_NAME = 253  # RFC 1035 section 2.3.4, without the root's dot
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
+_FD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,253}")  # of those that systemd.socket(5) allows
 _LOOKS_LIKE_IPV4 = re.compile(r"[0-9.]+")
-_EXPECTED = "expected HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH, unix:@NAME or fd://N"
+_EXPECTED = "expected HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH, unix:@NAME, fd://N or fd://NAME"
 
 
 class Family(Enum):
@@ -42,23 +46,38 @@ class Address(Struct, frozen=True):
     family: Family
     host: str = ""  # IPV4, IPV6 (without brackets), NAME
     port: int = 0  # IPV4, IPV6, NAME; 0: the kernel picks one
-    path: str = ""  # UNIX: the path; ABSTRACT: the name without its @
-    fd: int = -1  # FD
+    path: str = ""  # UNIX: the path; ABSTRACT: the name without its @; FD: the name that its giver gave it
+    fd: int = -1  # FD, unless it has a name
+    protocol: str = ""  # as it was written; empty: the setting says it
 
     @property
     def is_tcp(self) -> bool:
         """Whether host and port say where."""
         return self.family in (Family.IPV4, Family.IPV6, Family.NAME)
 
+    def speaking(self, protocol: str) -> "Address":
+        """Return it as one that speaks its own protocol, else ``protocol``; HTTP is not spelled any more."""
+        spoken = self.protocol or protocol
+        return replaced(self, protocol="" if spoken == HTTP else spoken)
+
+    def named(self, place: str) -> str:
+        """Put its protocol before the name of a place."""
+        return f"{self.protocol}://{place}" if self.protocol else place
+
     def __str__(self) -> str:
         """Spell it so that parse() gives an equal address."""
+        return self.named(self.place)
+
+    @property
+    def place(self) -> str:
+        """Spell it without its protocol."""
         match self.family:
             case Family.UNIX:
                 return f"unix:{self.path}"
             case Family.ABSTRACT:
                 return f"unix:@{self.path}"
             case Family.FD:
-                return f"fd://{self.fd}"
+                return f"fd://{self.path or self.fd}"
             case Family.IPV6:
                 return f"[{self.host}]:{self.port}"
             case Family.IPV4 | Family.NAME:
@@ -81,8 +100,8 @@ def parse(text: str) -> Address:
     match scheme:
         case "tcp":
             return _parse_tcp(rest)
-        case "http":
-            return _parse_http(rest)
+        case "http" | "uwsgi" | "fastcgi" | "scgi":
+            return replaced(_parse_spoken(scheme, rest), protocol=scheme)
     raise ValueError(f"{scheme}:// is not a kind of address; {_EXPECTED}")
 
 
@@ -111,16 +130,22 @@ def _tidy(path: str) -> str:
 
 
 def _parse_fd(text: str) -> Address:
+    if _FD_NAME.fullmatch(text):
+        return Address(Family.FD, path=text)
     number = _decimal(text)
     if number is None or number > _HIGHEST_FD:
-        raise ValueError(f'"{text}" is not the number of a file descriptor; expected fd://N, such as fd://3')
+        raise ValueError(
+            f'"{text}" is neither the number nor the name of a file descriptor; expected fd://3 or fd://web'
+        )
     return Address(Family.FD, fd=number)
 
 
-def _parse_http(text: str) -> Address:
+def _parse_spoken(protocol: str, text: str) -> Address:
+    if text.startswith(("unix:", "fd://")):
+        return parse(text)
     if re.search(r":[0-9]+$", text) is None:
         # 80 to a browser, 8000 to Gunicorn's users: do not guess.
-        raise ValueError("expected http://HOST:PORT, with the port and without a path")
+        raise ValueError(f"expected {protocol}://HOST:PORT, with the port and without a path")
     return _parse_tcp(text)
 
 

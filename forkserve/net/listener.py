@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from forkserve.errors import BindError
 from forkserve.net.address import Address, Family
@@ -26,6 +26,30 @@ _DROP_SYN = (
     (0x06, 0, 0, 0),  # drop
     (0x06, 0, 0, 0xFFFFFFFF),  # take: a handshake that has begun ends well
 )
+
+
+class Owner(Struct, frozen=True):
+    """Whom the file of a unix socket belongs to, and who may connect; -1: as the process has it."""
+
+    mode: int = -1
+    uid: int = -1
+    gid: int = -1
+    umask: int = -1
+
+    def make(self, bind: Callable[[], None], path: str) -> None:
+        """Make the file at ``path`` by ``bind``; nobody may use it before it is as it should be. Raises OSError."""
+        mask = os.umask(0o777)
+        open_mask = mask if self.umask == -1 else self.umask
+        try:
+            bind()
+        finally:
+            os.umask(mask)
+        if (self.uid, self.gid) != (-1, -1):
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+        os.chmod(path, 0o777 & ~open_mask if self.mode == -1 else self.mode)
+
+
+ANYBODY = Owner()
 
 
 class Listener(Struct):
@@ -87,12 +111,17 @@ class Listener(Struct):
             pass
 
 
-def bind_all(addresses: Iterable[Address], backlog: int) -> list[Listener]:
-    """Bind or adopt every address, or none: BindError says which one failed and what to do."""
+def bind_all(
+    addresses: Iterable[Address], backlog: int, owner: Owner = ANYBODY, *, reuse_port: bool = False
+) -> list[Listener]:
+    """Bind or adopt every address, or none: BindError says which one failed and what to do.
+
+    ``owner``: whom the files of unix sockets belong to; ``reuse_port``: others may bind the same TCP ports.
+    """
     listeners: list[Listener] = []
     try:
         for address in addresses:
-            listeners.append(_bind(address, backlog))
+            listeners.append(_bind(address, backlog, owner, reuse_port))
     except BaseException:
         for listener in listeners:
             listener.close(unlink=True)
@@ -100,20 +129,22 @@ def bind_all(addresses: Iterable[Address], backlog: int) -> list[Listener]:
     return listeners
 
 
-def _bind(address: Address, backlog: int) -> Listener:
+def _bind(address: Address, backlog: int, owner: Owner, reuse_port: bool) -> Listener:
     try:
         match address.family:
             case Family.FD:
                 return _adopt(address)
             case Family.UNIX:
-                return _bind_unix(address, backlog)
+                return _bind_unix(address, backlog, owner)
             case Family.ABSTRACT:
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 return _listen(address, sock, "\0" + address.path, backlog)
             case _:
-                family, place = _resolve(address)
+                family, place = resolve(address)
                 sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if reuse_port:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 return _listen(address, sock, place, backlog)
@@ -121,7 +152,7 @@ def _bind(address: Address, backlog: int) -> Listener:
         raise BindError(f"bind = {str(address)!r}: {_why(error)}") from None
 
 
-def _resolve(address: Address) -> tuple[int, tuple[str, int]]:
+def resolve(address: Address) -> tuple[int, tuple[str, int]]:
     """Find the family and place of a TCP address. Names are looked up here, before anything serves, and only here."""
     if address.family is Family.IPV4:
         return socket.AF_INET, (address.host, address.port)
@@ -137,13 +168,13 @@ def _listen(address: Address, sock: socket.socket, place: object, backlog: int) 
         sock.setblocking(False)
         sock.bind(place)  # type: ignore[arg-type]  # each family has its own kind of place
         sock.listen(backlog)
-        return Listener(address, sock, where(sock))
+        return Listener(address, sock, address.named(where(sock)))
     except BaseException:
         sock.close()
         raise
 
 
-def _bind_unix(address: Address, backlog: int) -> Listener:
+def _bind_unix(address: Address, backlog: int, owner: Owner) -> Listener:
     path = address.path
     _refuse_foreign(path)
     folder, name = os.path.split(path)
@@ -151,7 +182,10 @@ def _bind_unix(address: Address, backlog: int) -> Listener:
     temporary = os.path.join(folder, f".{name[:60]}.{os.getpid()}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener = _listen(address, sock, temporary, backlog)
+        sock.setblocking(False)
+        owner.make(lambda: sock.bind(temporary), temporary)
+        sock.listen(backlog)
+        listener = Listener(address, sock, address.named(where(sock)))
         status = os.lstat(temporary)
         listener.inode = (status.st_dev, status.st_ino)
         listener.name = str(address)
@@ -197,10 +231,13 @@ def _adopt(address: Address) -> Listener:
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.close()
         raise OSError(errno.EINVAL, "the socket does not listen; hand in a listening socket")
+    if not os.get_inheritable(address.fd):  # what comes by exec is; this one is ours, and the number was used again
+        sock.close()
+        raise OSError(errno.EBADF, "no such descriptor was handed in; hand in a listening socket")
     if address.fd > 2:
         os.close(address.fd)  # the copy is close-on-exec, the original need not be
     sock.setblocking(False)
-    return Listener(address, sock, where(sock))
+    return Listener(address, sock, address.named(where(sock)))
 
 
 def where(sock: socket.socket) -> str:

@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     reload_ = verbs.add_parser("reload", help="new settings and new code, rolling")
     reload_.add_argument("--wait", action="store_true", help="until it is done or has failed; the exit code tells")
     reload_.add_argument("--timeout", type=_seconds, default=0.0, metavar="SECONDS", help="give up waiting (0: never)")
+    upgrade = verbs.add_parser("upgrade", help="become what is installed now, same PID, and reload")
+    upgrade.add_argument("--wait", action="store_true", help="until the reload is done; the exit code tells")
+    upgrade.add_argument("--timeout", type=_seconds, default=0.0, metavar="SECONDS", help="give up waiting (0: never)")
     scale = verbs.add_parser("scale", help="set the number of workers")
     scale.add_argument("to", type=int, metavar="N")
     stop = verbs.add_parser("stop", help="stop gracefully")
@@ -185,7 +188,7 @@ def _show(arguments: argparse.Namespace, answers: Iterator[dict[str, Any]]) -> i
 
 def _page(status: dict[str, Any]) -> str:
     """Lay the status out for a terminal."""
-    flags = [word for word in ("reloading", "degraded") if status[word]]
+    flags = [word for word in ("reloading", "upgrading", "degraded") if status.get(word)]
     up = _span(status["uptime_s"])
     lines = [
         f"forkserve {status['version']}  {one_line(status['app'])}  {', '.join([status['phase'], *flags])}",

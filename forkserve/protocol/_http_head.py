@@ -111,6 +111,9 @@ def measure(environ: Environ, template: Environ, line: bytes, limits: Limits) ->
             raise Refused(TOO_LARGE, f"{header_name(key)} has more than {limits.field_bytes} bytes")
 
 
+_LENGTH_DIGITS = 20  # of the largest number that llhttp takes
+
+
 def body_length(environ: Environ, flags: int) -> int:
     """Return a body's length in bytes, -1 for one in chunks: RFC 9112 section 6; llhttp has refused the rest."""
     expect = environ.get("HTTP_EXPECT")
@@ -118,7 +121,10 @@ def body_length(environ: Environ, flags: int) -> int:
         raise Refused("417 Expectation Failed", "an expectation other than 100-continue")
     coding = environ.get("HTTP_TRANSFER_ENCODING")
     if coding is None:
-        return int(environ.get("CONTENT_LENGTH", 0))
+        length = environ.get("CONTENT_LENGTH", "0")
+        if len(length) > _LENGTH_DIGITS:  # llhttp takes any number of zeros in front, int() 4,300 digits
+            raise Refused(BAD_REQUEST, f"a Content-Length of {len(length)} digits")
+        return int(length)
     if coding.lower() != "chunked":
         raise Refused("501 Not Implemented", "a transfer coding other than chunked")
     return -1

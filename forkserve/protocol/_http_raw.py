@@ -17,10 +17,9 @@ Bytes = bytes | memoryview
 class RawHead:
     """What the calls of feed() before this one brought of the head that is being read: ``kept``, None if unknown."""
 
-    def __init__(self) -> None:
-        self.kept: bytes | bytearray | None = b""
-        self._searched: Bytes = b""  # what a call of feed() brought, in which a line was found
-        self._searched_to = 0
+    kept: bytes | bytearray | None = b""
+    _searched: Bytes = b""  # what a call of feed() brought, in which a line was found
+    _searched_to = 0
 
     def keep(self, data: Bytes, before: Sequence[Request]) -> None:
         """Keep what ``data`` has of a head that is not complete; the requests ``before`` may be in it too."""
@@ -52,6 +51,16 @@ class RawHead:
             is_good = found >= 0
         if not is_good:
             raise Refused(_BAD_REQUEST, "malformed request line, or not the protocol HTTP")
+
+    def refusal(self, reason: str, is_method: bool, data: Bytes, before: Sequence[Request]) -> Refused:
+        """Return what llhttp's words for an error mean; ``is_method``: it is the method that llhttp does not know."""
+        if is_method:
+            return self.unknown_method(data, before)
+        if reason.startswith("Invalid method for HTTP"):
+            return Refused("501 Not Implemented", "a method of another protocol")
+        if reason == "Invalid HTTP version" or reason.startswith("Pause on PRI"):
+            return Refused("505 HTTP Version Not Supported", reason)
+        return Refused(_BAD_REQUEST, reason)
 
     def unknown_method(self, data: Bytes, before: Sequence[Request]) -> Refused:
         """Return the refusal of the head that ``data`` ends: its method is unknown, or none."""

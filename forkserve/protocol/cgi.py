@@ -51,7 +51,7 @@ class CgiEncoder:
 
     def head(self, status_line: bytes, lines: Iterable[bytes]) -> bytes:
         """Spell the head; a Status field of the app, which would contradict, is left out."""
-        kept = [line for line in lines if line[:7].lower() != b"status:"]
+        kept = [line for line in lines if line[:1] not in b"Ss" or line[:7].lower() != b"status:"]
         return b"".join((b"Status: ", status_line.removeprefix(b"HTTP/1.1 "), *kept, b"\r\n"))
 
     def wrap(self, data: bytes) -> bytes:
@@ -73,22 +73,30 @@ class Variables:
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take a pair. Raises Refused for what no gateway sends."""
-        self._count += 1
-        if self._count > MOST_VARIABLES:
-            raise Refused(TOO_LARGE, f"more than {MOST_VARIABLES} variables")
-        try:
-            key = _NAMES[name]
-        except KeyError:
-            key = _environ_key(name)
-        if key is None:
-            return
-        text = value.decode("latin-1")
-        if not text.isprintable() and _CONTROL.search(text) and key not in _ANY_BYTES and key[:4] != "SSL_":
-            raise Refused(BAD_REQUEST, f"a control character in {key[:64]}")
-        if key in self._found:
-            self._repeated(key, text)
-        else:
-            self._found[key] = text
+        self.take(((name, value),))
+
+    def take(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take pairs; two dozen of them are most of what a request costs. Raises Refused as ``add`` does."""
+        found = self._found
+        count = self._count
+        for name, value in pairs:
+            count += 1
+            if count > MOST_VARIABLES:
+                raise Refused(TOO_LARGE, f"more than {MOST_VARIABLES} variables")
+            try:
+                key = _NAMES[name]
+            except KeyError:
+                key = _environ_key(name)
+            if key is None:
+                continue
+            text = value.decode("latin-1")
+            if not text.isprintable() and _CONTROL.search(text) and key not in _ANY_BYTES and key[:4] != "SSL_":
+                raise Refused(BAD_REQUEST, f"a control character in {key[:64]}")
+            if key in found:
+                self._repeated(key, text)
+            else:
+                found[key] = text
+        self._count = count
 
     def _repeated(self, key: str, text: str) -> None:
         """Join a field that the client sent twice: nginx before 1.23 passes each by itself."""

@@ -7,6 +7,7 @@ Source: FastCGI Specification 1.0, whose sections the comments name.
 
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from struct import Struct
 
 from forkserve.protocol.cgi import BAD_REQUEST, TOO_LARGE, CgiEncoder, Variables
 from forkserve.protocol.gateway import Encoder, flags_of, speaks_http
@@ -25,13 +26,15 @@ _CONTENT_BYTES = 65528  # the most that a record holds, and a multiple of 8: onl
 _MOST_REPLIES = 32  # between two requests; a peer that asks more is no web server
 _QUESTION_BYTES = 1024  # of GET_VALUES: the three names that there are have 45
 _VERSION = 1
+_HEADER = Struct(">BBHHBB")
+_PADDINGS = [b"\0" * size for size in range(8)]
 
 
 def record(kind: int, request_id: int, content: bytes) -> bytes:
     """Spell a record, padded to a multiple of 8 bytes (section 3.3)."""
-    padding = -len(content) % 8
-    head = bytes((_VERSION, kind, *request_id.to_bytes(2), *len(content).to_bytes(2), padding, 0))
-    return b"".join((head, content, b"\0" * padding))
+    size = len(content)
+    padding = -size % 8
+    return _HEADER.pack(_VERSION, kind, request_id, size, padding, 0) + content + _PADDINGS[padding]
 
 
 def pair(name: bytes, value: bytes) -> bytes:
@@ -44,6 +47,13 @@ def pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Read name-value pairs. Raises Refused when the last one is not whole."""
     at, end = 0, len(block)
     while at < end:
+        if at + 1 < end and block[at] | block[at + 1] < 128:  # nearly all are so short
+            value_at = at + 2 + block[at]
+            next_at = value_at + block[at + 1]
+            if next_at <= end:
+                yield block[at + 2 : value_at], block[value_at:next_at]
+                at = next_at
+                continue
         sizes = []
         for _ in range(2):
             size = block[at] if at < end else 0
@@ -87,7 +97,13 @@ class FastcgiEncoder:
 
     def end(self) -> bytes:
         """Spell the end of the stream and of the request (section 5.5)."""
+        return _END_OF_1 if self._request_id == 1 else self._end()
+
+    def _end(self) -> bytes:
         return record(STDOUT, self._request_id, b"") + _end_of_request(self._request_id, REQUEST_COMPLETE)
+
+
+_END_OF_1 = FastcgiEncoder(1)._end()  # the id that nginx, Apache and HAProxy give to nearly all
 
 
 class Decoder:
@@ -137,19 +153,20 @@ class Decoder:
         return not self._reading and not self._head and not self._ended
 
     def take_encoder(self) -> Encoder | None:
-        """Return the encoder of the next answer; None: no request began that could be answered."""
-        return FastcgiEncoder(self._answers.pop(0)) if self._answers else None
+        """Return the encoder of the next answer, of the half-read request last; None: there is none to be answered."""
+        if self._answers:
+            return FastcgiEncoder(self._answers.pop(0))
+        request_id, self._reading = self._reading, 0  # it is not read any further
+        return FastcgiEncoder(request_id) if request_id else None
 
     def feed(self, data: bytes | memoryview) -> None:
         """Read ``data``; complete requests appear in ``ready``. Raises Refused for what cannot be served."""
         view = memoryview(data)
         try:
             while view and not self._ended:
-                view = self._read(view)
+                view = self._read_whole(view) if not self._head else self._read(view)
         except Refused:
             self._ended = True
-            if self._reading:
-                self._answers.append(self._reading)
             raise
 
     def close(self) -> None:
@@ -159,6 +176,25 @@ class Decoder:
             self._body = None
 
     # records
+
+    def _read_whole(self, view: memoryview) -> memoryview:
+        """Read the next record, where all of it has come; the usual case, by a shorter way."""
+        if len(view) < HEADER_BYTES:
+            return self._read(view)
+        version, kind, request_id, size, padding, _ = _HEADER.unpack_from(view)
+        end = HEADER_BYTES + size + padding
+        if version != _VERSION or end > len(view):
+            return self._read(view)
+        self._kind, self._id = kind, request_id
+        self._content_left = 0
+        if size:
+            self._content.clear()
+            if request_id and request_id == self._reading:
+                self._check_order()
+            self._take(view[HEADER_BYTES : HEADER_BYTES + size])
+        else:
+            self._end_record(b"")
+        return view[end:]
 
     def _read(self, view: memoryview) -> memoryview:
         """Read the next part of a record; return what follows it."""
@@ -293,8 +329,7 @@ class Decoder:
         self._params = bytearray()
         # The last of several wins, as with PHP: nginx's `include fastcgi_params; fastcgi_param SCRIPT_NAME "";`.
         variables = Variables(last_wins=True)
-        for name, value in pairs(block):
-            variables.add(name, value)
+        variables.take(pairs(block))
         self._length = variables.body_length()
         if variables.take_coding():
             # HAProxy announces as much as it had when it began to pass a chunked body on. The end of STDIN decides.

@@ -47,7 +47,6 @@ class Decoder(OneRequest):
         if not parts or parts[0] != b"CONTENT_LENGTH" or not parts[1]:
             raise Refused(BAD_REQUEST, "the first variable is not CONTENT_LENGTH with a number")
         variables = self.variables
-        for name, value in zip(parts[::2], parts[1::2], strict=True):
-            variables.add(name, value)
+        variables.take(zip(parts[::2], parts[1::2], strict=True))
         if variables.get("SCGI") != "1":
             raise Refused(BAD_REQUEST, "SCGI is not 1")

@@ -53,7 +53,7 @@ FORWARDED = 8  # it has words of a proxy about its client
 class Limits:
     """What a client may send; sizes in bytes."""
 
-    __slots__ = ("field_bytes", "fields", "head_bytes", "line_bytes", "small_bytes")
+    __slots__ = ("field_bytes", "fields", "head_bytes", "known", "line_bytes", "small_bytes")
 
     def __init__(self, line_bytes: int, fields: int, field_bytes: int) -> None:
         self.line_bytes = line_bytes
@@ -63,3 +63,4 @@ class Limits:
         self.head_bytes = line_bytes + max(field_bytes, min(fields * (field_bytes + 4), 1 << 18)) + 4
         # No single part of a head this small can be too long: the usual request is not measured any further.
         self.small_bytes = min(line_bytes, field_bytes)
+        self.known: Any = None  # the HTTP decoder's: heads that it has read under these limits

@@ -56,7 +56,7 @@ class Decoder(OneRequest):
         return end
 
     def _read_variables(self, head: bytes, end: int) -> None:
-        add = self.variables.add
+        pairs = []
         at = HEAD_BYTES
         try:
             while at < end:
@@ -64,7 +64,8 @@ class Decoder(OneRequest):
                 next_at = value_at + 2 + (head[value_at] | head[value_at + 1] << 8)
                 if next_at > end:
                     raise IndexError
-                add(head[at + 2 : value_at], head[value_at + 2 : next_at])
+                pairs.append((head[at + 2 : value_at], head[value_at + 2 : next_at]))
                 at = next_at
         except IndexError:
             raise Refused(BAD_REQUEST, "a variable reaches beyond the packet") from None
+        self.variables.take(pairs)

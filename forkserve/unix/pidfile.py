@@ -36,6 +36,13 @@ class Pidfile:
                 f"pidfile = {path!r}: cannot be written: {error.strerror}; choose a folder that this user may write"
             ) from None
 
+    @classmethod
+    def resume(cls, path: str, fd: int) -> "Pidfile":
+        """Go on holding the file that the master that we were has locked."""
+        held = cls.__new__(cls)
+        held.path, held.fd = path, fd
+        return held
+
     def close(self) -> None:
         """Let go of the lock without touching the file, as a new child does."""
         os.close(self.fd)

@@ -7,6 +7,7 @@ for: a full queue, like every other trouble, means that the connection stays whe
 
 import errno
 import os
+import select
 import socket
 from array import array
 
@@ -37,13 +38,22 @@ _CODEC: Codec[Moved] = Codec(Moved)
 class Relay:
     """Both ends of the queue."""
 
-    def __init__(self) -> None:
-        self._out, self._in = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, ends: tuple[int, int] | None = None) -> None:
+        """Make the pair, or go on with the ends (to put on, to take from) of the master that we were."""
+        if ends is None:
+            self._out, self._in = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        else:
+            self._out, self._in = (socket.socket(fileno=fd) for fd in ends)
         try:
             self._out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)
         except OSError:
             pass
         self._reserve = -1
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """What an exec hands over."""
+        return self._out.fileno(), self._in.fileno()
 
     def fileno(self) -> int:
         """The descriptor that is readable while somebody waits here."""
@@ -53,6 +63,12 @@ class Relay:
         """Keep one descriptor free: a message that arrives without room for its descriptor is a lost connection."""
         if self._reserve < 0:
             self._reserve = os.dup(self._in.fileno())
+
+    def has_room(self) -> bool:
+        """Whether a message more would be taken now; others may be faster."""
+        poll = select.poll()
+        poll.register(self._out, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def put(self, fd: int, moved: Moved) -> bool:
         """Queue a connection; False when it cannot be. The caller closes its own copy."""

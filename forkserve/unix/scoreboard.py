@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 
+LAYOUT = 1  # raised with every change of what is below: a master and the workers it takes over must agree
 SLOTS = 2048
 _ROW_BYTES = 256
 _TEXT_BYTES = 128
@@ -55,14 +56,20 @@ class Row:
 class Scoreboard:
     """All rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, fd: int = -1) -> None:
+        """Make it, or map the one that the master that we were has handed over."""
         size = SLOTS * _ROW_BYTES
-        fd = os.memfd_create("forkserve-scoreboard", os.MFD_CLOEXEC)
+        self.fd = fd if fd >= 0 else os.memfd_create("forkserve-scoreboard", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, size)  # pages that are never touched cost nothing
-            self.map = mmap.mmap(fd, size)
-        finally:
-            os.close(fd)
+            os.ftruncate(self.fd, size)  # pages that are never touched cost nothing
+            self.map = mmap.mmap(self.fd, size)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def let_go(self) -> None:
+        """Close the descriptor, as a new child does and the master at its end; what is mapped stays."""
+        os.close(self.fd)
 
     def row(self, slot: int) -> Row:
         """The row of ``slot``."""

@@ -79,10 +79,12 @@ def restore(mask: set[signal.Signals]) -> None:
 
 
 def normalise() -> None:
-    """Undo what a careless parent left: blocked signals, and CHLD ignored, which would break waitpid."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    """Undo what a careless parent left: blocked signals, and CHLD ignored, which would break waitpid.
+
+    Called when the handlers stand: what was pending, as after an exec of ourselves, must meet them.
+    """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def reset() -> None:

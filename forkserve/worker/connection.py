@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from forkserve.worker.tls import TlsTransport
     from forkserve.worker.upload import Upload
 
+_HURRY_S = 0.25
+_SILENT_S = 1.0
 LINGER_S = 2.0  # how long the last response may travel before a reset could overtake it: RFC 9112 section 9.6
 NO_FACTS: dict[str, str] = {}  # of a connection without a PROXY header
 _LINGER_BYTES = 64 << 20  # a refused upload goes on until its sender looks; reading this much takes 10 ms
@@ -31,6 +33,9 @@ _LINGER_BYTES = 64 << 20  # a refused upload goes on until its sender looks; rea
 
 class Connection(Outlet):
     """One accepted connection."""
+
+    response_kind: type[Response] = Response
+    waits = False  # ready, and unread until there is a thread
 
     __slots__ = (
         "_body_bytes", "_body_since", "_decoder", "_door", "_linger_left", "_recv_into", "_refused", "_then_close",
@@ -182,6 +187,15 @@ class Connection(Outlet):
                 log.info("connection refused", reason="too slow with its beginning", peer=peer_name(self.peer))
             self.close()
 
+    def dawdles(self, now: float) -> bool:
+        """Whether its client holds us up amid a body or a response; asked where somebody else has no room."""
+        loop = self._loop
+        if self.state is BODY:  # where others wait, the least rate holds from the beginning
+            took_s = now - self._body_since
+            is_slow = took_s > _HURRY_S and self._body_bytes < loop.body_min_rate * took_s
+            return is_slow or self.deadline - loop.body_timeout_s < now - _SILENT_S
+        return self.state is WRITING and self.deadline - loop.send_timeout_s < now - _SILENT_S
+
     def linger(self) -> None:
         """Close for writing; read to the end of what still comes, for a moment, so that no reset eats the response."""
         try:
@@ -217,7 +231,8 @@ class Connection(Outlet):
         self.facts = moved.facts
         if moved.received:
             self.take(moved.received)
-        self.deadline = monotonic() + moved.left_s
+        if self.state is IDLE or self.state is HEAD:
+            self.deadline = monotonic() + moved.left_s
 
     def pass_on(self) -> bool:
         """Give this connection to whichever worker is idle first; False: it stays here."""
@@ -235,6 +250,7 @@ class Connection(Outlet):
         moved = Moved(self._door.name, self._door.family, peer, self.fresh, left_s, received, self.facts)
         if not relay.put(self.fd, moved):
             return False
+        self._loop.epoll.unregister(self.fd)  # which else knows it for as long as anybody has it open: epoll(7)
         self.close()
         return True
 
@@ -254,6 +270,7 @@ class Connection(Outlet):
     def _serve(self) -> None:
         """Run every complete request, in order, as long as the client keeps up."""
         loop = self._loop
+        attendant = loop.attendant
         ready = self._decoder.ready
         self.fresh = False
         while ready:
@@ -269,7 +286,9 @@ class Connection(Outlet):
             loop.begin(now + loop.timeout_s, now, loop.requests, line)
             if flags & FORWARDED:
                 loop.apply_forwarded(environ, self._door.forwarders.trust)
-            response = loop.running = Response(request, self, self.stays and flags & KEEP_ALIVE != 0)
+            response = loop.running = self.response_kind(request, self, self.stays and flags & KEEP_ALIVE != 0)
+            if attendant is not None and attendant.asleep and (len(loop.connections) > 1 or loop.has_newcomers):
+                attendant.ring()  # here, after we said what runs: it says that it sleeps, then looks what runs
             respond(loop.app, environ, response)
             loop.running = None
             loop.deadline[DEADLINE] = 0.0

@@ -1,9 +1,13 @@
-"""One listener as a worker sees it: the template of its requests, and what comes before the first of them."""
+"""One listener as a worker sees it: the template of its requests, and what comes before the first of them.
+
+Here are the doors of plain HTTP; those of other protocols stand in worker/gateway.py, which is loaded for them.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from forkserve.config.settings import Settings
+from forkserve.net.address import GATEWAYS, HTTP
 from forkserve.net.listener import Listener
 from forkserve.protocol.http import Decoder
 from forkserve.protocol.types import BodyMaker, Environ, Limits
@@ -13,7 +17,23 @@ from forkserve.wsgi.input import BodyMakerFor
 if TYPE_CHECKING:
     import ssl
 
+    from forkserve.worker.connection import Connection
     from forkserve.wsgi.trust import Trust
+
+
+def protocol_of(name: str) -> str:
+    """Tell what is spoken at a listener of this name."""
+    protocol, mark, _ = name.partition("://")
+    return protocol if mark and protocol in GATEWAYS else HTTP
+
+
+def kind_of_door(listener: Listener) -> "type[Door]":
+    """Return the kind of door that speaks the listener's protocol."""
+    if protocol_of(listener.name) == HTTP:
+        return Door
+    from forkserve.worker.gateway import GatewayDoor  # lazy: most services speak HTTP alone
+
+    return GatewayDoor
 
 
 class Trusted:
@@ -56,12 +76,14 @@ class Door:
         listener: Listener,
         settings: Settings,
         context: "ssl.SSLContext | None",
+        kind: "type[Connection]",
         *,
         generation: int,
         slot: int,
         extend_deadline: Callable[[float], None],
     ) -> None:
         self.listener = listener
+        self.kind = kind  # of its connections
         self.name = listener.name
         self.family = listener.socket.family
         self.context = context
@@ -73,6 +95,7 @@ class Door:
         self.template = listener_template(
             *listener.server, generation=generation, slot=slot, extend_deadline=extend_deadline
         )
+        self.template["wsgi.multithread"] = settings.threads > 1
         self._header_map = settings.header_map
         self._limits = Limits(
             settings.limit_request_line, settings.limit_request_fields, settings.limit_request_field_size

@@ -5,6 +5,7 @@ only how it begins.
 """
 
 import errno
+import os
 import select
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -16,9 +17,9 @@ from forkserve.net.address import Family
 from forkserve.net.listener import Listener
 from forkserve.protocol.types import Environ
 from forkserve.unix.messages import UP, Stuck
-from forkserve.unix.relay import Relay
+from forkserve.unix.relay import Moved, Relay
 from forkserve.worker.connection import Connection
-from forkserve.worker.door import Door
+from forkserve.worker.door import Door, kind_of_door, protocol_of
 from forkserve.worker.state import HEAD, IDLE
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from forkserve.worker.loop import Loop
 
 _FEW = 16
+_UNSEEN_S = 0.25
+_TURNS_ALONE = 8
 # Nothing is wrong with the listener itself: the process, the machine or the peer lacks something for a moment.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 EXHAUSTED_PAUSE_S = 0.5
@@ -52,9 +55,12 @@ class Entrance:
     ) -> None:
         self._loop = loop
         self._channel = channel
+        extend = loop.extend_deadline
         doors = [
-            Door(listener, settings, context, generation=generation, slot=slot, extend_deadline=loop.extend_deadline)
-            for listener in listeners
+            kind_of_door(one)(
+                one, settings, context, loop.kind, generation=generation, slot=slot, extend_deadline=extend
+            )
+            for one in listeners
         ]
         self._doors = {door.fileno(): door for door in doors}
         self._by_name = {door.name: door for door in doors}
@@ -66,6 +72,10 @@ class Entrance:
         self.fds = frozenset([*self._doors, *([] if relay is None else [self._relay_fd])])
         self._most_connections = settings.worker_connections
         self.is_open = False
+        # Alone, as far as we know, we need no fair share. More than one of a kind would come to a pool that was scaled
+        # up. Saves 1.5 us of the 30 that a connection costs.
+        self._most_turns = 1 if settings.workers > 1 else _TURNS_ALONE
+        self._turns = 1
         self.open_again_at = _NEVER  # not before the master says Serve
         self._said_at = -_NEVER
 
@@ -84,9 +94,16 @@ class Entrance:
             if not exhausted:
                 self._take_queued()
 
+    def rest(self) -> None:
+        """Leave newcomers to the siblings, until there is a thread for them. Not between the events of one wake-up: it
+        may have come to us alone."""
+        self.close(exhausted=True)
+
     def may_open(self, now: float) -> bool:
         """Whether a closed entrance can be opened again."""
-        return now >= self.open_again_at and len(self._loop.connections) < self._most_connections
+        if now < self.open_again_at or self._loop.is_busy:
+            return False
+        return len(self._loop.connections) < self._most_connections or self._make_room()
 
     def on_readable(self, fd: int) -> None:
         """Somebody waits at this door."""
@@ -97,10 +114,13 @@ class Entrance:
             return
         if not self.is_open:
             return
-        # At the head of the listener's wait queue again: without this one worker gets nearly every connection
+        # At the end of the listener's wait queue again: without this one worker gets nearly every connection
         # (measured on 4 idle workers: 160/0/0/0 of 160, with it 40/40/40/40). EPOLLEXCLUSIVE cannot be modified.
-        self._loop.epoll.unregister(fd)
-        self._loop.epoll.register(fd, _ACCEPT)
+        self._turns -= 1
+        if self._turns <= 0:
+            self._turns = self._most_turns
+            self._loop.epoll.unregister(fd)
+            self._loop.epoll.register(fd, _ACCEPT)
 
     def _leave_if_shut(self, fd: int) -> None:
         """Leave an abstract socket with an empty queue in a stop: nobody can come, yet it reads as readable for ever
@@ -112,7 +132,32 @@ class Entrance:
     def look(self) -> None:
         """Look at every door once."""
         for fd in self.fds:
-            self.on_readable(fd)
+            if self.is_open:
+                self.on_readable(fd)
+
+    def pass_on(self, fd: int) -> None:
+        """Give who waits at this door to the siblings: only we were woken, and we run a request. In the attendant's
+        thread. Whoever cannot be moved waits on, and so does everybody when the relay is full."""
+        relay = self._relay
+        if relay is None or not self.is_open or fd not in self.fds:
+            return
+        try:
+            if fd == self._relay_fd:
+                taken = relay.take()
+                if taken is None:
+                    return
+                new_fd, moved = taken
+            else:
+                door = self._doors[fd]
+                if door.has_opening or not relay.has_room():
+                    return
+                new_fd, peer = door.accept()
+                address = peer[:2] if isinstance(peer, tuple) else None
+                moved = Moved(door.name, door.family, address, True, self._loop.header_timeout_s, b"", {})
+            relay.put(new_fd, moved)
+            os.close(new_fd)
+        except OSError:
+            pass  # a sibling was faster, the peer has left, or descriptors are short
 
     def take_next(self) -> bool:
         """Take one more of the queues, whether open or not; False when they are empty."""
@@ -136,7 +181,7 @@ class Entrance:
                 door = self._doors[fd]
                 new_fd, peer = door.accept()
                 template = door.template_for(peer)
-                connection = Connection(loop, new_fd, door.family, peer, door, template)
+                connection = door.kind(loop, new_fd, door.family, peer, door, template)
                 loop.add(connection)
                 if door.has_opening:
                     loop.readers[new_fd] = self._opening(connection, door, template)
@@ -164,11 +209,13 @@ class Entrance:
         if taken is None:
             return False
         fd, moved = taken
-        # Where it was accepted may be no door of ours: a reload has changed the listeners.
-        door = self._by_name.get(moved.door) or next(iter(self._doors.values()))
+        door = self._by_name.get(moved.door) or self._door_alike(moved.door)
+        if door is None:
+            os.close(fd)
+            return True
         template = door.template_for(moved.peer)
         template |= moved.facts
-        connection = Connection(self._loop, fd, moved.family, moved.peer, door, template)
+        connection = door.kind(self._loop, fd, moved.family, moved.peer, door, template)
         self._loop.add(connection)
         connection.go_on(moved)
         if moved.left_s <= 0:  # who moves often may never be where the clock is looked at
@@ -177,13 +224,38 @@ class Entrance:
                 connection.on_overdue()
         return True
 
+    def _door_alike(self, name: str) -> Door | None:
+        """Find a door that speaks like one that is none of ours: a reload has changed the listeners."""
+        spoken = protocol_of(name)
+        return next((door for door in self._doors.values() if protocol_of(door.name) == spoken), None)
+
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest for its client; False if all are at work."""
-        waiting = [c for c in self._loop.connections.values() if c.state is IDLE or c.state is HEAD]
-        if len(waiting) < 2:  # the newcomer itself
+        """Close a connection that keeps nobody busy; False if all are at work.
+
+        The one that has waited longest for its request; else, of those that dawdle with a body or a response, the one
+        that has been silent longest. Who makes progress is left alone.
+        """
+        loop = self._loop
+        connections = loop.connections.values()
+        now = monotonic()
+        waiting = [c for c in connections if (c.state is IDLE or c.state is HEAD) and not c.waits]
+        # Who came just now has perhaps sent all of it, and we have not looked yet.
+        ripe = [c for c in waiting if self._waits_since(c) < now - _UNSEEN_S]
+        if ripe:
+            min(ripe, key=self._waits_since).close()
+        elif dawdling := [c for c in connections if c.dawdles(now)]:
+            min(dawdling, key=lambda connection: connection.deadline).close()
+        elif len(waiting) > 1:  # one is the newcomer itself
+            min(waiting, key=self._waits_since).close()
+        else:
             return False
-        min(waiting, key=lambda connection: connection.deadline).close()
         return True
+
+    def _waits_since(self, connection: Connection) -> float:
+        """Since when a connection waits for its request: its deadline does not tell, since the time-outs differ."""
+        is_kept = connection.state is IDLE and not connection.fresh
+        limit_s = self._loop.keepalive_s if is_kept else self._loop.header_timeout_s
+        return connection.deadline - limit_s if limit_s != _NEVER else -_NEVER  # nobody knows: who came first
 
     def _take_queued(self) -> None:
         """Accept what is queued now; a worker that is merely full takes no more than a few beyond its limit."""

@@ -23,11 +23,9 @@ from forkserve.unix.title import set_title
 from forkserve.worker.loop import Loop
 from forkserve.wsgi.app import App, load_app, user_traceback
 from forkserve.wsgi.files import with_files
-from forkserve.wsgi.response import PeerGone, plain_answer
 
 # A log reader that is slow for a moment shall not cost a worker's lines; the master waits for nobody.
 _LOG_PATIENCE_MS = 100
-_TIMED_OUT = "504 Gateway Timeout"
 
 
 def work(birth: Birth) -> int:
@@ -51,6 +49,7 @@ def work(birth: Birth) -> int:
     _close_in_forks(birth, loop, wakeup)
     gc.collect()
     gc.freeze()  # what booting made is not looked at again, and stays shared with nobody's garbage
+    loop.have(birth.settings.threads, birth.row)
     if not birth.channel.send(UP.encode(Ready())):
         return ExitCode.OK  # the master has died meanwhile
     show("idle")
@@ -70,7 +69,12 @@ def _open_access_log(settings: Settings) -> AccessLog | None:
 def _make_loop(
     birth: Birth, app: App, wakeup: signals.Wakeup, access: AccessLog | None, show: Callable[[str], None]
 ) -> Loop:
-    return Loop(
+    kind = Loop
+    if birth.settings.threads > 1:
+        from forkserve.worker.threaded import ThreadedLoop  # lazy: threading is 2 ms of a start
+
+        kind = ThreadedLoop
+    return kind(
         app, birth.settings, birth.listeners, birth.channel, wakeup, birth.row, birth.relay, birth.context,
         generation=birth.generation, slot=birth.slot, access=access, title=show,
     )  # fmt: skip
@@ -116,13 +120,8 @@ class _TimedOut:
     loop: Loop | None = None
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        response = self.loop.running if self.loop is not None else None
-        if response is not None and not response.head_sent:
-            try:
-                response.out.send(plain_answer(_TIMED_OUT))
-            except PeerGone:
-                pass
-        os._exit(ExitCode.FAILURE)
+        if self.loop is None or self.loop.answer_overdue():
+            os._exit(ExitCode.FAILURE)
 
 
 _timed_out = _TimedOut()

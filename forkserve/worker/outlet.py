@@ -124,13 +124,17 @@ class Outlet:
         """Close now; the app, should it run, meets PeerGone at its next byte."""
         raise NotImplementedError
 
+    def lose(self) -> None:
+        """The client cannot be answered any more."""
+        self.close()
+
     def _send_now(self, data: bytes | memoryview) -> int:
         return self._send(data, _SEND_NOW)
 
     def _gone(self, error: OSError) -> NoReturn:
         if isinstance(error, CutShort):
             log.error("response could not be sent whole; connection closed", cause=str(error))
-        self.close()
+        self.lose()
         raise PeerGone(f"the client has left: {error.strerror or error}") from None
 
     def _never_wait(self) -> None:
@@ -159,7 +163,7 @@ class Outlet:
                     "client takes nothing; connection closed",
                     after_s=self._loop.send_timeout_s, peer=peer_name(self.peer),
                 )  # fmt: skip
-                self.close()
+                self.lose()
                 raise PeerGone("the client takes nothing of the response")
             self.write_kept()
 

@@ -5,6 +5,7 @@ lengths, cookies) costs memory only up to the bound. PEP 3333, "The start_respon
 """
 
 import re
+from collections.abc import Sequence
 
 from forkserve.log import log
 
@@ -35,8 +36,12 @@ Status = tuple[bytes, int]
 
 LINES: dict[tuple[str, str], Line] = {}
 STATUSES: dict[str, Status] = {}
+# What came last with a status: the headers as given; status line, code, lines and length; the head that they make.
+Given = tuple[list[tuple[str, str]], bytes, int, Sequence[bytes], int, bytes]
+GIVEN: dict[str, Given] = {}
 _MOST = 2048
 _LONGEST = 256
+_LONGEST_HEAD = 2048
 _said: set[str] = set()
 
 
@@ -69,6 +74,14 @@ def line_entry(pair: object) -> Line:
     if len(LINES) < _MOST and len(name) + len(text) <= _LONGEST:
         LINES[(str(name), str(text))] = entry
     return entry
+
+
+def remember(status: str, headers: list[tuple[str, str]], entry: Status, lines: Sequence[bytes], length: int) -> bytes:
+    """Return the head that these make, and remember it: GIVEN. Of what has no body or is not ``PLAIN`` nothing is."""
+    head = entry[0] + b"".join(lines)
+    if status in STATUSES and len(head) <= _LONGEST_HEAD:
+        GIVEN[status] = (headers.copy(), *entry, lines, length, head)  # the app may change its list
+    return head
 
 
 def _entry(name: str, text: str) -> Line:

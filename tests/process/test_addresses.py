@@ -167,3 +167,18 @@ def test_address_that_cannot_be_had_is_one_line_and_leaves_nothing(
         if holder is not None:
             with holder, socket.socket(holder.family) as client:
                 client.connect(f"{s.folder}/it" if holder.family == socket.AF_UNIX else holder.getsockname())
+
+
+@pytest.mark.parametrize("reuses", [True, False])
+def test_reuse_port_lets_a_second_service_bind_the_same_port(reuses: bool) -> None:
+    spelled = str(reuses).lower()
+    with Server(app=SITE, bind=["127.0.0.1:0"], reuse_port=spelled) as first:
+        [address] = first.addresses
+        second = Server(app=SITE, bind=[address], reuse_port=spelled, await_ready=reuses, expect=["address is in use"])
+        with second:
+            if reuses:
+                assert second.addresses == [address]
+                assert {s.get_at(address, "/pid").status for s in (first, second)} == {200}
+            else:
+                assert second.wait_exit() == 1
+                assert "the address is in use" in second.said()

@@ -18,11 +18,13 @@ import pytest
 
 from forkserve.master import actions as do
 from forkserve.master import events as ev
+from forkserve.master.memory import Memory
 from forkserve.master.supervisor import Supervisor
-from forkserve.typed import replaced
+from forkserve.typed import from_msgpack, replaced, to_msgpack
 
 WISHES: dict[str, ev.Wish] = {
     "Reload": ev.Reload(),
+    "Upgrade": ev.Upgrade(),
     "Drain": ev.Drain(),
     "Stop": ev.Stop(),
     "ReopenLogs": ev.ReopenLogs(),
@@ -62,6 +64,10 @@ def tell(lines: list[str]) -> Iterator[str]:
             continue
         step, name, *words = shlex.split(line[2:])
         now += float(step)
+        if name == "Resumed":  # another program, and all that it knows is what was handed over
+            memory = from_msgpack(to_msgpack(supervisor.remember()), Memory)
+            assert memory is not None
+            supervisor = Supervisor.resume(memory, policy, jitter=lambda: 0.5)
         for action in answers(supervisor, policy, name, words, now):
             yield from (f"  {text}" for text in written_out(action))
         if supervisor.next_deadline() != wake:
@@ -120,6 +126,14 @@ def events(policy: ev.Policy, name: str, words: list[str]) -> list[ev.Event]:
             ]
         case "Rejected":
             return [ev.ConfigRejected(texts[0])]
+        case "Accepted":
+            return [ev.TargetAccepted()]
+        case "Refused":
+            return [ev.TargetRefused(texts[0], texts[0])]
+        case "ExecFailed":
+            return [ev.ExecFailed(texts[0])]
+        case "Resumed":
+            return [ev.Resumed()]
         case "Scale":
             return [ev.Scale(to=ids[0]) if ids else ev.Scale(by=int(words[0]))]
         case _:
@@ -147,7 +161,9 @@ def written_out(action: do.Action) -> list[str]:
             return [f"Settle gen={action.generation}"]
         case do.Exit():
             return [f"Exit {action.code}"]
-        case do.LoadConfig() | do.ReopenLogFiles() | do.ShutDoors():
+        case do.UpgradeEnded():
+            return [f"UpgradeEnded{_pairs((('error', action.error),))}{' refused' if action.refused else ''}"]
+        case do.LoadConfig() | do.ReopenLogFiles() | do.ShutDoors() | do.TryTarget() | do.DropTarget() | do.Exec():
             return [type(action).__name__]
         case _:
             assert_never(action)

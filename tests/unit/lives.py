@@ -19,6 +19,7 @@ from tests.unit.world import World
 LIVES = float(os.environ.get("FORKSERVE_LIVES", "1"))
 BACKOFF_S = 30.0 * 1.2
 HUP, TERM, INT, TTIN, TTOU, USR1 = ev.Reload(), ev.Drain(), ev.Stop(), ev.Scale(1), ev.Scale(-1), ev.ReopenLogs()
+USR2 = ev.Upgrade()
 
 
 class Step(Enum):
@@ -44,6 +45,11 @@ class Step(Enum):
     LOAD_AND_RESIZE = auto()
     REJECT = auto()
     STRAY = auto()
+    USR2 = auto()
+    ACCEPT_TARGET = auto()
+    REFUSE_TARGET = auto()
+    EXEC = auto()
+    EXEC_FAILS = auto()
     HUP = auto()
     TTIN = auto()
     TTOU = auto()
@@ -54,11 +60,12 @@ class Step(Enum):
 
 
 WISHES: dict[Step, ev.Wish] = {
-    Step.HUP: HUP, Step.TTIN: TTIN, Step.TTOU: TTOU, Step.USR1: USR1, Step.TERM: TERM, Step.INT: INT,
+    Step.USR2: USR2, Step.HUP: HUP, Step.TTIN: TTIN, Step.TTOU: TTOU, Step.USR1: USR1, Step.TERM: TERM, Step.INT: INT,
 }  # fmt: skip
 ENDINGS = (Step.TERM, Step.INT)
 # A life that is drawn evenly hardly gets anywhere: this is what a real one is mostly made of.
 OFTEN = [Step.FORK] * 12 + [Step.READY] * 12 + [Step.OBEY] * 6 + [Step.REAP] * 6 + [Step.LOAD] * 6 + [Step.HUP] * 2
+OFTEN += [Step.USR2] * 2 + [Step.ACCEPT_TARGET] * 4 + [Step.EXEC] * 4
 PAUSES_S = [0, 0, 0, 0, 0, 0.1, 0.1, 0.1, 0.6, 2.5, 12.0]
 
 policies = st.builds(
@@ -116,6 +123,10 @@ def happen(world: World, step: Step, turn: int) -> None:
             world.answer_load(replaced(world.policy, size=turn + 1), resize=step is Step.LOAD_AND_RESIZE)
         case Step.REJECT if world.loads:
             world.answer_load(error="bad")
+        case Step.ACCEPT_TARGET | Step.REFUSE_TARGET if world.trying:
+            world.answer_trial("SyntaxError" if step is Step.REFUSE_TARGET else "")
+        case Step.EXEC | Step.EXEC_FAILS if world.exec_due:
+            world.exec("no memory" if step is Step.EXEC_FAILS else "")
         case Step.READY if booting:
             world.say_ready(booting)
         case Step.BOOT_FAILS if booting:

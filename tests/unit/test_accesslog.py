@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,10 +38,8 @@ HEADERS = [("Content-Type", "text/html"), ("X-Cache", "miss"), ("X-CACHE", "seco
 def line(text: str, environ: dict[str, Any] | None = None, took_s: float = 1.2345678, **answer: Any) -> str:
     """The line that the format ``text`` makes of one answer."""
     given = {"code": 200, "status": "200 OK", "headers": HEADERS, "body_bytes": 42, **answer}
-    template, atoms = compile_format(text)
-    return template % tuple(
-        atom(ENVIRON if environ is None else environ, SimpleNamespace(**given), took_s) for atom in atoms
-    )
+    spell = compile_format(text)
+    return spell(ENVIRON if environ is None else environ, SimpleNamespace(**given), took_s, time.monotonic())
 
 
 @pytest.mark.parametrize(

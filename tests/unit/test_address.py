@@ -13,12 +13,12 @@ SPELLINGS = [
     ("*:5000", Address(Family.IPV4, "0.0.0.0", 5000), "0.0.0.0:5000"),
     ("127.0.0.1:0", Address(Family.IPV4, "127.0.0.1", 0), "127.0.0.1:0"),
     ("tcp://127.0.0.1:80", Address(Family.IPV4, "127.0.0.1", 80), "127.0.0.1:80"),
-    ("http://127.0.0.1:80", Address(Family.IPV4, "127.0.0.1", 80), "127.0.0.1:80"),
+    ("http://127.0.0.1:80", Address(Family.IPV4, "127.0.0.1", 80, protocol="http"), "http://127.0.0.1:80"),
     ("LocalHost:8000", Address(Family.NAME, "localhost", 8000), "localhost:8000"),
     ("my-host.example:65535", Address(Family.NAME, "my-host.example", 65535), "my-host.example:65535"),
     ("[::1]:8000", Address(Family.IPV6, "::1", 8000), "[::1]:8000"),
     ("[0:0::0:1]", Address(Family.IPV6, "::1", 8000), "[::1]:8000"),
-    ("http://[::]:80", Address(Family.IPV6, "::", 80), "[::]:80"),
+    ("http://[::]:80", Address(Family.IPV6, "::", 80, protocol="http"), "http://[::]:80"),
     ("[fe80::1%eth0]:80", Address(Family.IPV6, "fe80::1%eth0", 80), "[fe80::1%eth0]:80"),
     ("unix:/run/x.sock", Address(Family.UNIX, path="/run/x.sock"), "unix:/run/x.sock"),
     ("unix:///run//x.sock", Address(Family.UNIX, path="/run/x.sock"), "unix:/run/x.sock"),
@@ -29,10 +29,16 @@ SPELLINGS = [
     ("unix:/" + "a" * 106, Address(Family.UNIX, path="/" + "a" * 106), "unix:/" + "a" * 106),
     ("unix:@name", Address(Family.ABSTRACT, path="name"), "unix:@name"),
     ("unix:@a/b/", Address(Family.ABSTRACT, path="a/b/"), "unix:@a/b/"),
+    ("uwsgi://127.0.0.1:3031", Address(Family.IPV4, "127.0.0.1", 3031, protocol="uwsgi"), "uwsgi://127.0.0.1:3031"),
+    ("scgi://[0::1]:4000", Address(Family.IPV6, "::1", 4000, protocol="scgi"), "scgi://[::1]:4000"),
+    ("fastcgi://unix:./a//b", Address(Family.UNIX, path="a/b", protocol="fastcgi"), "fastcgi://unix:a/b"),
+    ("uwsgi://unix:@x", Address(Family.ABSTRACT, path="x", protocol="uwsgi"), "uwsgi://unix:@x"),
+    ("scgi://fd://3", Address(Family.FD, fd=3, protocol="scgi"), "scgi://fd://3"),
     ("fd://3", Address(Family.FD, fd=3), "fd://3"),
+    ("fd://my-app.socket", Address(Family.FD, path="my-app.socket"), "fd://my-app.socket"),
 ]
 
-EXPECTED = "expected HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH, unix:@NAME or fd://N"
+EXPECTED = "expected HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH, unix:@NAME, fd://N or fd://NAME"
 REFUSALS = [
     ("", f"is empty; {EXPECTED}"),
     ("8000", 'a port alone; write ":8000" for every interface or "127.0.0.1:8000" for this machine'),
@@ -54,6 +60,10 @@ REFUSALS = [
     ("/run/x.sock", f'"/run/x.sock" is not a host name; {EXPECTED}'),
     ("a:1,b:2", "is more than one address; write several as a list"),
     ("https://a:443", f"https:// is not a kind of address; {EXPECTED}"),
+    ("uwsgi://127.0.0.1", "expected uwsgi://HOST:PORT, with the port and without a path"),
+    ("uwsgi:///run/x.sock", "expected uwsgi://HOST:PORT, with the port and without a path"),
+    ("uwsgi://http://a:80", "an IPv6 address needs brackets; expected [IPV6]:PORT, such as [::1]:8000"),
+    ("scgi://unix:", 'the path after "unix:" is empty'),
     ("http://a", "expected http://HOST:PORT, with the port and without a path"),
     ("http://a:80/", "expected http://HOST:PORT, with the port and without a path"),
     ("unix:", 'the path after "unix:" is empty'),
@@ -67,10 +77,13 @@ REFUSALS = [
     ("unix:/" + "a" * 107, "the path has 108 bytes; the kernel takes at most 107"),
     ("unix:/" + "é" * 54, "the path has 109 bytes; the kernel takes at most 107"),
     ("unix:@" + "a" * 108, "the abstract name has 108 bytes; the kernel takes at most 107"),
-    ("fd://", '"" is not the number of a file descriptor; expected fd://N, such as fd://3'),
-    ("fd://x", '"x" is not the number of a file descriptor; expected fd://N, such as fd://3'),
-    ("fd://-1", '"-1" is not the number of a file descriptor; expected fd://N, such as fd://3'),
-    ("fd://2147483648", '"2147483648" is not the number of a file descriptor; expected fd://N, such as fd://3'),
+    ("fd://", '"" is neither the number nor the name of a file descriptor; expected fd://3 or fd://web'),
+    ("fd://a:b", '"a:b" is neither the number nor the name of a file descriptor; expected fd://3 or fd://web'),
+    ("fd://-1", '"-1" is neither the number nor the name of a file descriptor; expected fd://3 or fd://web'),
+    (
+        "fd://2147483648",
+        '"2147483648" is neither the number nor the name of a file descriptor; expected fd://3 or fd://web',
+    ),
 ]
 
 
@@ -123,3 +136,16 @@ def test_any_text_is_an_address_that_round_trips_or_a_plain_refusal(text: str) -
         assert type(refusal) is ValueError
     else:
         assert parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "spoken"),
+    [
+        ("127.0.0.1:80", "http", "127.0.0.1:80"),
+        ("127.0.0.1:80", "uwsgi", "uwsgi://127.0.0.1:80"),
+        ("http://127.0.0.1:80", "uwsgi", "127.0.0.1:80"),
+        ("scgi://unix:x", "uwsgi", "scgi://unix:x"),
+    ],
+)
+def test_an_address_speaks_its_own_protocol_or_else_the_default(text: str, default: str, spoken: str) -> None:
+    assert str(parse(text).speaking(default)) == spoken

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compare, report, tree, wrk
-from benchmarks.cases import CASES, GOALS, Case, Goal, Kind
+from benchmarks.apps import pages
+from benchmarks.cases import CASES, GOALS, SERIES, Case, Goal, Kind
 from benchmarks.errors import InvalidRunError
-from benchmarks.measure import Figure, Setup, figure
+from benchmarks.measure import Figure, Setup, can, figure
 from benchmarks.report import Results
-from benchmarks.servers import SERVERS, Server, present
+from benchmarks.servers import HERE, SERVERS, Server, present
 
 GOOD = """Running 1s test @ http://127.0.0.1:8000/
   1 threads and 16 connections
@@ -169,7 +170,7 @@ def test_table_shows_median_spread_and_multiples() -> None:
     assert "| server | median | min – max | × bjoern | × forkserve | busy |" in text
     assert "| forkserve | 9.0 | 8.0 – 30.0 | 0.90 | 1.00 | 95% |" in text
     assert "| bjoern | 10.0 | 9.0 – 12.0 | 1.00 | 1.11 | 95% |" in text
-    assert "| gunicorn-sync | – | – | – | – | – |" in text
+    assert "| gunicorn-sync | " not in text.partition("### Servers")[0], "a server without a figure has no row"
 
 
 def test_figure_of_an_invalid_round_is_left_out_and_its_fault_is_shown() -> None:
@@ -186,11 +187,112 @@ def test_loads_in_which_the_server_did_not_get_its_core_are_counted_in_the_remar
     assert "- 1 of 3 loads were disturbed" in report.markdown(_results(*quiet, disturbed), ())
 
 
-@pytest.mark.parametrize(("peer", "verdict"), [(6.1, "met"), (5.9, "missed"), (None, "not measured")])
+@pytest.mark.parametrize(("peer", "verdict"), [(6.1, "met"), (5.9, "not met"), (None, "not measured")])
 def test_goal_is_met_up_to_its_factor(peer: float | None, verdict: str) -> None:
     figures = [*_figures("forkserve", 9), *(_figures("bjoern", peer) if peer else [])]
-    text = report.markdown(_results(*figures), [Goal("small", "bjoern", 1.5)])
+    text = report.markdown(_results(*figures), [Goal("small", ("bjoern",), 1.5)])
     assert f"| {verdict} |" in text
+
+
+@pytest.mark.parametrize(("mine", "verdict"), [(7.9, "met"), (8.1, "not met")])
+def test_goal_beside_several_peers_counts_the_best_of_them(mine: float, verdict: str) -> None:
+    figures = [*_figures("forkserve", mine), *_figures("bjoern", 100), *_figures("gunicorn-sync", 8)]
+    text = report.markdown(_results(*figures), [Goal("small", ("bjoern", "gunicorn-sync"), 1.0)])
+    assert "the best of bjoern, gunicorn-sync" in text
+    assert f"× gunicorn-sync | {verdict} |" in text
+
+
+@pytest.mark.parametrize(("mine", "verdict"), [(120, "met"), (121, "not met")])
+def test_goal_with_a_limit_is_met_below_it_whatever_the_peers_need(mine: float, verdict: str) -> None:
+    figures = [replace(figure, case="start") for figure in (*_figures("forkserve", mine), *_figures("bjoern", 1))]
+    results = replace(_results(*figures), cases=(START,))
+    text = report.markdown(results, [Goal("start", ("bjoern",), 1.0, limit=120)])
+    assert f"| {verdict} |" in text
+
+
+def test_goal_of_a_case_that_a_peer_has_not_is_compared_with_another_of_its_cases() -> None:
+    logged = [replace(figure, case="log") for figure in _figures("forkserve", 13)]
+    results = replace(_results(*logged, *_figures("bjoern", 10)), cases=(Case("log", "Log", Kind.CPU),))
+    assert "1.3 × bjoern | met |" in report.markdown(results, [Goal("log", ("bjoern",), 1.35, of_case="small")])
+
+
+def test_cases_of_a_series_are_one_table_with_a_column_for_each() -> None:
+    few = [replace(figure, case="varied") for figure in _figures("forkserve", 10)]
+    many = [replace(figure, case="headers-32") for figure in _figures("forkserve", 20)]
+    cases = (Case("varied", "Varied", Kind.CPU), Case("headers-32", "32", Kind.CPU))
+    text = report.markdown(replace(_results(*few, *many), cases=cases), ())
+    assert "| header fields | 2 | 32 |" in text
+    assert "| forkserve | 10.0 | 20.0 |" in text
+
+
+def test_server_is_measured_where_it_has_what_the_case_asks_for() -> None:
+    rows, cases = {server.name: server for server in SERVERS}, {case.name: case for case in CASES}
+    assert can(rows["bjoern"], cases["small"])
+    assert not can(rows["bjoern"], cases["memory"]), "it has one process"
+    assert not can(rows["gunicorn-sync"], cases["held"]), "it closes every connection"
+    assert not can(rows["granian"], cases["idle-256"]), "the case is for others only"
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5, 7])
+@pytest.mark.parametrize("wanted", [1, 3, 5])
+def test_case_of_few_rounds_is_spread_over_all(wanted: int, rounds: int) -> None:
+    due = [number for number in range(1, rounds + 1) if compare._is_due(number, wanted, rounds)]
+    assert len(due) == min(wanted, rounds)
+    assert due[-1] == rounds
+
+
+def test_no_figure_is_begun_after_the_end(setup: Setup) -> None:
+    own = Server("own", "forkserve", ("-c", "raise SystemExit"))
+    assert list(compare._figures(setup, 5, CASES, [own], end=time.monotonic())) == []
+
+
+def test_memory_of_idle_connections_is_what_the_server_adds_for_them(setup: Setup) -> None:
+    keeps = """
+import mmap, socket
+listener = socket.create_server(('127.0.0.1', {port}), backlog=1024)
+held = []
+while True:
+    connection, _ = listener.accept()
+    connection.recv(4096)
+    memory = mmap.mmap(-1, 65536)
+    memory.write(b'x' * 65536)
+    held.append((connection, memory))
+    connection.send(b'HTTP/1.1 200 OK' + bytes((13, 10)) + b'Content-Length: 0' + bytes((13, 10)) * 2)
+"""
+    case = Case("held", "", Kind.HELD)
+    taken = figure(replace(setup, held=100), Server("keeps", "forkserve", ("-c", keeps)), case, 1)
+    assert taken.value is not None, taken.fault
+    assert 60 <= taken.value <= 90
+
+
+def test_server_that_closes_idle_connections_has_no_figure_for_holding_them(setup: Setup) -> None:
+    closes = Server("closes", "forkserve", ("-c", _served("from small import app")))
+    taken = figure(replace(setup, held=5), closes, Case("held", "", Kind.HELD), 1)
+    assert "closed" in taken.fault or "connection" in taken.fault
+    assert taken.value is None
+
+
+def test_idle_server_is_told_from_one_that_ticks(setup: Setup) -> None:
+    ticks = """
+import threading
+def tick():
+    [None for _ in range(3000)]
+    threading.Timer(0.05, tick).start()
+tick()
+from small import app
+"""
+    case, quickly = Case("idle", "", Kind.IDLE, workers=0), replace(setup, idle_s=0.5)
+    quiet = figure(quickly, Server("quiet", "forkserve", ("-c", _served("from small import app"))), case, 1)
+    ticking = figure(quickly, Server("ticks", "forkserve", ("-c", _served(ticks))), case, 1)
+    assert quiet.value is not None and ticking.value is not None, (quiet.fault, ticking.fault)
+    assert ticking.value > quiet.value + 200
+
+
+def test_file_and_stream_are_as_long_as_they_say() -> None:
+    said: list[tuple[str, str]] = []
+    assert b"".join(pages.file({}, lambda status, headers: said.extend(headers))) == pages.BIG
+    assert ("Content-Length", str(len(pages.BIG))) in said
+    assert b"".join(pages.stream({}, lambda status, headers: None)) == pages.CHUNK * pages.CHUNKS
 
 
 def test_page_keeps_everything_outside_its_markers() -> None:
@@ -214,8 +316,11 @@ def test_performance_page_has_its_markers() -> None:
 def test_names_are_unique_and_everything_that_goals_and_cases_name_exists() -> None:
     servers, cases = {server.name for server in SERVERS}, {case.name for case in CASES}
     assert (len(servers), len(cases)) == (len(SERVERS), len(CASES))
-    assert {goal.peer for goal in GOALS} | {name for case in CASES for name in case.beside} <= servers
-    assert {goal.case for goal in GOALS} <= cases
+    assert {peer for goal in GOALS for peer in goal.peers} <= servers
+    assert {name for case in CASES for name in (*case.beside, *case.only)} <= servers
+    assert {goal.case for goal in GOALS} | {goal.of_case for goal in GOALS if goal.of_case} <= cases
+    assert {name for series in SERIES for _, name in series.points} <= cases
+    assert all((HERE / case.script).exists() for case in CASES)
 
 
 def test_peer_that_is_not_installed_is_left_out_with_its_remedy(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_values_are_spelled_as_a_user_writes_them(name: str, old: Any, new: Any,
     [
         ("workers", 7, "at once"),
         ("keepalive", 7.0, "new workers"),
-        ("pidfile", "other.pid", "the next start"),
+        ("pidfile", "other.pid", "the next upgrade"),
         ("loglevel", "error", "the master at once, new workers"),
         ("errorlog", "error.log", "the master at once, new workers"),
     ],

@@ -147,6 +147,14 @@ def test_descriptor_that_is_no_listening_socket_is_refused_and_left_open(make: o
         assert len(os.listdir("/proc/self/fd")) == count
 
 
+def test_number_that_was_used_again_for_a_socket_of_ours_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        count = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(BindError, match="no such descriptor was handed in"):
+            bind(f"fd://{ours.fileno()}")
+        assert len(os.listdir("/proc/self/fd")) == count
+
+
 def test_descriptor_that_is_not_open_is_refused() -> None:
     with pytest.raises(BindError, match="no such descriptor is open"):
         bind("fd://12345")
@@ -186,7 +194,9 @@ def test_shut_unix_listener_keeps_who_is_queued_and_its_path_goes(here: Path) ->
 
 def test_shut_leaves_a_socket_that_was_handed_in_open_to_all() -> None:
     with socket.create_server(("127.0.0.1", 0)) as givers:
-        [listener] = bind(f"fd://{os.dup(givers.fileno())}")
+        handed = os.dup(givers.fileno())
+        os.set_inheritable(handed, True)  # as after exec
+        [listener] = bind(f"fd://{handed}")
         listener.shut()
         with socket.create_connection(givers.getsockname(), timeout=5):
             givers.accept()[0].close()

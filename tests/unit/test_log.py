@@ -267,3 +267,30 @@ def test_the_standard_stream_is_never_closed() -> None:
     file.open("-")
     file.open("-")
     os.fstat(2)
+
+
+def test_journal_gets_priorities_where_it_knows_time_and_pid_itself(pipe: Pipe) -> None:
+    found = os.fstat(pipe.writing)
+    os.environ["JOURNAL_STREAM"] = f"{found.st_dev}:{found.st_ino}"
+    try:
+        pipe.log.file = LogFile(pipe.writing)
+        pipe.log.setup("-", "debug")
+    finally:
+        del os.environ["JOURNAL_STREAM"]
+    pipe.log.say("error", "reload failed", {"gen": 2}, "Traceback:\n  nosuch\n")
+    pipe.log.info("serving")
+    assert (
+        pipe.drain().decode()
+        == "<3>[error] reload failed gen=2\n<3>    Traceback:\n<3>      nosuch\n<6>[info] serving\n"
+    )
+
+
+def test_other_streams_than_that_of_the_journal_get_time_and_pid(pipe: Pipe) -> None:
+    os.environ["JOURNAL_STREAM"] = "1:1"
+    try:
+        pipe.log.file = LogFile(pipe.writing)
+        pipe.log.setup("-", "info")
+    finally:
+        del os.environ["JOURNAL_STREAM"]
+    pipe.log.info("serving")
+    assert LINE.match(pipe.drain().decode())

@@ -74,10 +74,12 @@ def test_handlers_interrupt_no_system_call() -> None:
 def test_careless_parents_leave_nothing_behind() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+    wakeup = signals.Wakeup(signals.MASTER)
     signals.normalise()
-    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    assert callable(signal.getsignal(signal.SIGCHLD)), "ignored, it would break waitpid"
     assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    wakeup.close()
 
 
 def test_signals_wait_while_all_are_blocked() -> None:

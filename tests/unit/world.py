@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 from forkserve.master import actions as do
 from forkserve.master import events as ev
+from forkserve.master.memory import Memory
 from forkserve.master.records import Phase
 from forkserve.master.supervisor import Supervisor
+from forkserve.typed import from_msgpack, to_msgpack
 from tests.unit.child import BOOT_S, FRAIL_S, NEVER, Child, Mood
 
 KILL_PAUSE_S = 5.0
@@ -45,6 +47,9 @@ class World:
     lasted: set[int] = field(default_factory=lambda: {1})  # generations of which somebody has served for reload_settle
     doors: set[int] = field(default_factory=lambda: {0})
     unsettled: bool = False
+    trying: bool = False  # the target of an upgrade
+    exec_due: bool = False
+    resumed: int = 0  # how often another mind has taken over
     shut: bool = False
     shut_at: float = NEVER  # when a stop has to shut the doors
 
@@ -71,7 +76,7 @@ class World:
     def expect(self, event: ev.Event) -> None:
         """Note what must come of this event."""
         match event:
-            case ev.Reload() if not self.leaving:
+            case ev.Reload() | ev.Resumed() if not self.leaving:
                 self.wishes += 1
                 self.waiting.add(self.wishes)
                 self.load_due = True
@@ -103,6 +108,15 @@ class World:
                     self.load()
                 case do.ReloadEnded():
                     self.answer_waiting(action)
+                case do.TryTarget():
+                    assert not (self.trying or self.exec_due or self.mind.reloading or self.leaving)
+                    self.trying = True
+                case do.DropTarget():
+                    assert self.trying, "dropped a target that nobody tries"
+                    self.trying = False
+                case do.Exec():
+                    assert not (self.trying or self.mind.reloading or self.leaving)
+                    self.exec_due = True
                 case do.Settle():
                     self.settle_doors(action)
                 case do.ShutDoors():
@@ -134,7 +148,7 @@ class World:
         assert mind.ready == len(serving)
         assert sum(mind.ends.values()) == self.ended
         assert not mind.degraded or mind.ready < mind.size or mind.backoff_level, "degraded, and no reason to fear"
-        assert mind.reloading or not self.waiting, f"nobody will answer {self.waiting}"
+        assert mind.reloading or mind.upgrading or not self.waiting, f"nobody will answer {self.waiting}"
         assert mind.reloading or self.leaving or not self.unsettled, "a reload ended and left its doors as they were"
         assert all(child.patience_until > self.now for child in serving), "a stopped worker was not replaced"
         if self.leaving and not self.exits:
@@ -262,6 +276,27 @@ class World:
             self.children[id].forked, self.children[id].since = True, self.now
             self.tell(ev.Forked(id))
 
+    def answer_trial(self, error: str = "") -> None:
+        """Say that the target of the upgrade understands, or what is wrong with it."""
+        self.trying = False
+        self.tell(ev.TargetRefused(error) if error else ev.TargetAccepted())
+
+    def exec(self, error: str = "") -> None:
+        """Become another program, as the hands do once everything is told, unless a stop came first."""
+        while self.unanswered:
+            self.answer_fork()
+        self.exec_due = False
+        if not self.mind.upgrading:
+            return
+        if error:
+            self.tell(ev.ExecFailed(error))
+            return
+        memory = from_msgpack(to_msgpack(self.mind.remember()), Memory)
+        assert memory is not None
+        self.mind = Supervisor.resume(memory, self.policy, lambda: self.jitter)
+        self.resumed += 1
+        self.tell(ev.Resumed())
+
     def answer_load(self, policy: ev.Policy | None = None, resize: bool = False, error: str = "") -> None:
         """Answer a LoadConfig; what it says may ask for one more."""
         self.loads -= 1
@@ -347,6 +382,10 @@ class World:
                 self.answer_load(error=rejection)
             while self.unanswered:
                 self.answer_fork()
+            if self.trying:
+                self.answer_trial()
+            if self.exec_due:
+                self.exec()
             for child in self.forked():
                 if child.killed_at is not None:
                     self.end(child, signal=9)

@@ -1,0 +1,4 @@
+-- A form upload of 64 KiB.
+wrk.method = "POST"
+wrk.body = string.rep("x", 65536)
+wrk.headers["Content-Type"] = "application/octet-stream"

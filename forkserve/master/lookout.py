@@ -1,0 +1,66 @@
+"""When the master looks by itself, and what it sees then: deadlines in the scoreboard, memory. Runs in the master."""
+
+from collections.abc import Callable, Iterator
+
+from forkserve.config.settings import Settings
+from forkserve.master import events as ev
+from forkserve.master.children import Child, Children
+from forkserve.master.records import Stage
+from forkserve.master.supervisor import Supervisor
+from forkserve.unix import usage
+from forkserve.unix.scoreboard import BEGAN, DEADLINE
+
+_WEIGH_S = 1.0  # how often memory is looked at, where it has a hard limit
+
+
+class Lookout:
+    """Reads the clock's side of the world; decides nothing."""
+
+    def __init__(self, mind: Supervisor, children: Children, timeouts: Callable[[], list[float]]) -> None:
+        """``timeouts`` lists those of the generations that live, 0 for none."""
+        self._mind = mind
+        self._children = children
+        self._timeouts = timeouts
+        self._weigh_at = 0.0
+        self.calm_until = 0.0  # after an oversleep nobody is looked at for overdue requests before this
+
+    def next_look(self, now: float, settings: Settings) -> float | None:
+        """The moment at which something may be overdue.
+
+        An idle worker has no deadline yet, and the request it may get in the next moment has one no sooner than
+        after the shortest time-out: looking again by then is soon enough, so an idle service hardly wakes its master.
+        """
+        moments = [self._mind.next_deadline()]
+        for child in self._watched():
+            deadline = child.row.doubles[DEADLINE]
+            moments.append(max(deadline, self.calm_until) if deadline else None)
+        timeouts = [timeout for timeout in self._timeouts() if timeout]
+        moments += [now + min(timeouts)] if timeouts else []
+        moments += [max(now, self._weigh_at)] if settings.max_worker_memory_hard else []
+        return min((moment for moment in moments if moment is not None and moment != float("inf")), default=None)
+
+    def overdue(self, now: float) -> tuple[ev.Overdue, ...]:
+        """List the requests that are past their deadline."""
+        if now < self.calm_until:
+            return ()
+        found = []
+        for child in self._watched():
+            deadline, began = child.row.doubles[DEADLINE], child.row.doubles[BEGAN]
+            if 0.0 < deadline <= now:
+                found.append(ev.Overdue(child.id, now - began if began else 0.0, child.row.line))
+        return tuple(found)
+
+    def weigh(self, now: float, limit: int) -> Iterator[ev.WorkerTooBig]:
+        """Report the children beyond the hard limit of memory, if there is one."""
+        if not limit or now < self._weigh_at:
+            return
+        self._weigh_at = now + _WEIGH_S
+        for child in self._watched():
+            rss = usage.resident_bytes(child.pid)
+            if rss > limit:
+                yield ev.WorkerTooBig(child.id, rss, limit)
+
+    def _watched(self) -> list[Child]:
+        """The children whose requests have a deadline that nobody has acted on yet."""
+        serving = [record.id for record in self._mind.records if record.stage in (Stage.READY, Stage.RETIRING)]
+        return [child for id in serving if (child := self._children.get(id)) is not None]

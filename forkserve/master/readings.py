@@ -1,0 +1,60 @@
+"""What the master makes of settings: the mind's policy, the log, what a generation is born with. Runs in the master."""
+
+from collections.abc import Iterable
+
+from forkserve.config.resolve import Resolved
+from forkserve.config.settings import Settings
+from forkserve.config.values import parse_share
+from forkserve.errors import SettingsError
+from forkserve.log import log
+from forkserve.master import events as ev
+from forkserve.master.doors import Doors
+from forkserve.master.outfit import Outfit, give_logs, identity_of, owner_of, tls_context
+from forkserve.net import address, inherit
+from forkserve.net.inherit import Handed
+
+
+def policy_of(settings: Settings) -> ev.Policy:
+    """Pick what the mind plans by."""
+    surge = settings.reload_surge
+    return ev.Policy(
+        size=settings.workers,
+        surge=1 if surge.endswith("%") else int(parse_share(surge, 0)),
+        surge_percent=int(surge[:-1]) if surge.endswith("%") else 0,
+        boot_timeout_s=settings.boot_timeout,
+        grace_s=settings.graceful_timeout,
+        reload_retries=settings.reload_retries,
+        reload_timeout_s=settings.reload_timeout,
+        reload_settle_s=settings.reload_settle,
+        timeout_s=settings.timeout,
+        drain_delay_s=settings.drain_delay,
+    )
+
+
+def set_up_log(settings: Settings) -> None:
+    """Write the error log where the settings say. Raises SettingsError, and then nothing has changed."""
+    try:
+        log.setup(settings.errorlog, settings.loglevel)
+    except OSError as error:
+        raise SettingsError(f"errorlog = {settings.errorlog!r}: cannot be opened: {error.strerror}") from None
+
+
+def wanted(resolved: Resolved, handed: Iterable[Handed]) -> tuple[address.Address, ...]:
+    """Say where to listen: as ``bind`` says, or else at what was handed in. Raises BindError."""
+    protocol = resolved.settings.protocol
+    listening = tuple(one for one in handed if one.where)
+    if listening and "bind" not in resolved.origins:
+        return tuple(one.address.speaking(protocol) for one in listening)
+    return inherit.choose([address.parse(text).speaking(protocol) for text in resolved.settings.bind], listening)
+
+
+def dress(resolved: Resolved, doors: Doors, handed: Iterable[Handed]) -> Outfit:
+    """Make what a new generation is born with. Raises ForkserveError, and then no door has changed."""
+    settings = resolved.settings
+    who = identity_of(settings)
+    give_logs(settings, who)
+    context = tls_context(settings)
+    listeners = doors.prepare(
+        wanted(resolved, handed), settings.backlog, owner_of(settings), reuse_port=settings.reuse_port
+    )
+    return Outfit(settings, listeners, context, who)

@@ -1,0 +1,1 @@
+"""A Django project with a database and the admin, whose static files the server serves."""
