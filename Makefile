@@ -81,6 +81,10 @@ bench: .bench/peers/.installed
 	$(PYTHON_OF_VENV) benchmarks/accepts.py --peers .bench/peers --write docs/performance.md
 bench: $(VENV) ## measure beside the peers and write docs/performance.md; takes minutes
 
+.PHONY: probes
+probes: $(VENV) .bench/peers/.installed ## ask forkserve and its peers the questions of docs/wsgi.md
+	$(PYTHON_OF_VENV) -m benchmarks.probes --peers .bench/peers --write docs/wsgi.md
+
 .PHONY: bench-slow
 bench-slow: $(VENV) .bench/peers/.installed ## slow and hostile clients, and bodies of 5 GiB, into docs/performance.md; takes minutes
 	$(PYTHON_OF_VENV) benchmarks/slow_clients.py --peers .bench/peers --write docs/performance.md

@@ -50,8 +50,9 @@ class Server:
     """A running forkserve. Keywords are settings; ``env`` and ``flags`` are added to its environment and command.
 
     ``bind`` replaces the socket that is handed in; the log says where it listens, see ``addresses``. ``launcher`` is
-    put before the command; ``pass_fds`` stay open for it. ``expect`` holds pieces of the error lines that the test provokes. Without ``await_ready``
-    the with statement only starts it: the test wants to see it fail, or to act before it is ready.
+    put before the command; ``pass_fds`` stay open for it. ``expect`` holds pieces of the error lines that the test
+    provokes. Without ``await_ready`` the with statement only starts it: the test wants to see it fail, or to act before
+    it is ready.
     """
 
     def __init__(

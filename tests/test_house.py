@@ -26,10 +26,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cgi": ("cli", "wsgi", "protocol", "log", "errors"),
     "net": ("net", "errors", "typed"),
     "net.address": ("typed",),
-    "config": ("config", "net.address", "errors", "typed"),
+    "config": ("config", "net.address", "net.trust", "errors", "typed"),
     "unix": ("unix", "errors", "typed"),
     "protocol": ("protocol", "errors"),
-    "wsgi": ("wsgi", "protocol", "config.appspec", "config.settings", "log", "errors"),
+    "net.trust": (),
+    "wsgi": ("wsgi", "protocol", "net.trust", "config.appspec", "config.settings", "log", "errors"),
     # The seam: what the master hands to a child whose code it does not know.
     "birth": (
         "config.settings",
@@ -123,7 +124,7 @@ PURE = {
     "protocol.fastcgi",
     "protocol.proxy",
     "wsgi.conditions",
-    "wsgi.trust",
+    "net.trust",
     "wsgi.forwarded",
     "typed",
     "errors",

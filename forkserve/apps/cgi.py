@@ -98,9 +98,7 @@ class Folder:
                 if not os.access(at, os.X_OK):
                     raise Failed("403 Forbidden", f"{os.fsdecode(at)} cannot be executed")
                 if name.startswith(b"nph-"):
-                    raise Failed(
-                        "501 Not Implemented", f"{os.fsdecode(at)} wants to write its own response (NPH)"
-                    )
+                    raise Failed("501 Not Implemented", f"{os.fsdecode(at)} wants to write its own response (NPH)")
                 script = b"".join(b"/" + part for part in names[:count])
                 return script.decode("latin-1"), path[len(script) :]
             if not stat.S_ISDIR(mode):

@@ -5,7 +5,7 @@ stronger layer hides: a slip in the file must not wait for the day on which a fl
 told at once, a line each. Used by the command and, at a reload, by the master.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from forkserve.config import sources, values
@@ -110,7 +110,7 @@ def resolve(layers: Sequence[Layer], loader: Loader) -> Resolved:
 
 def check(settings: Settings, origins: Mapping[str, str]) -> list[str]:
     """Say what is wrong between settings that are good each by itself."""
-    problems = []
+    problems = [*_bad_trust(settings, origins)]
     if settings.mount and (settings.mount[0] != "/" or settings.mount[-1] == "/"):
         problems.append(
             f"{origins.get('mount', 'default')}: mount = {values.show(settings.mount)}: must begin with a slash and end"
@@ -127,6 +127,17 @@ def check(settings: Settings, origins: Mapping[str, str]) -> list[str]:
         for name, path in others
         if path == settings.pidfile
     ]
+
+
+def _bad_trust(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    for name in ("forwarded_allow_ips", "proxy_allow_ips", "gateway_allow_ips"):
+        if name in origins:
+            from forkserve.net.trust import Trust  # lazy: ipaddress is 3 ms of a start
+
+            try:
+                Trust(getattr(settings, name))
+            except ValueError as reason:
+                yield f"{origins[name]}: {name} = {values.show(getattr(settings, name))}: {reason}"
 
 
 def diff(old: Settings, new: Settings) -> tuple[Change, ...]:

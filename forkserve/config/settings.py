@@ -119,7 +119,8 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
         choices=("none", "optional", "required"),
     )  # fmt: skip
     ciphers: str = declare(
-        "", Kind.TEXT, "TLS", "The ciphers of TLS 1.2 in OpenSSL's words. Empty: ECDHE with AES-GCM or ChaCha20-Poly1305.",
+        "", Kind.TEXT, "TLS",
+        "The ciphers of TLS 1.2 in OpenSSL's words. Empty: ECDHE with AES-GCM or ChaCha20-Poly1305.",
     )  # fmt: skip
     tls_min_version: str = declare(
         "1.2", Kind.CHOICE, "TLS", "The oldest version of TLS that is spoken.", choices=("1.2", "1.3"),

@@ -33,8 +33,15 @@ Handler = Callable[[dict[str, Any], Reply], None]
 
 
 def auto_address(pid: int) -> Address:
-    """Return the abstract address that a master of this PID listens at."""
-    return Address(Family.ABSTRACT, path=f"forkserve/{pid}")
+    """Return the abstract address that a master of this PID listens at.
+
+    PIDs are unique within a PID namespace, abstract names within a network namespace: so both are in the name.
+    """
+    try:
+        namespace = os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:  # no /proc
+        namespace = 0
+    return Address(Family.ABSTRACT, path=f"forkserve/{namespace}/{pid}")
 
 
 def place_of(where: str) -> Address:

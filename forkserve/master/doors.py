@@ -49,9 +49,7 @@ class Doors:
         """Return the listeners for these addresses, binding those that are not open yet. Raises BindError; then
         nothing has changed."""
         places = list(dict.fromkeys(wanted))
-        fresh = bind_all(
-            [place for place in places if place not in self._open], backlog, owner, reuse_port=reuse_port
-        )
+        fresh = bind_all([place for place in places if place not in self._open], backlog, owner, reuse_port=reuse_port)
         for listener in fresh:
             self._open[listener.address] = listener
             log.info("listening", address=listener.name)

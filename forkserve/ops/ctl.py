@@ -8,6 +8,7 @@ a reload had not ended in time.
 import argparse
 import errno
 import math
+import os
 import socket
 import struct
 import sys
@@ -98,7 +99,17 @@ def _address(arguments: argparse.Namespace) -> tuple[str, int]:
                 pid = int(file.read(32))
         except (OSError, ValueError) as error:
             raise NoMaster(f"pidfile {path!r} cannot be read ({error}); name it with -p, or a socket with -s") from None
-    return f"\0forkserve/{pid}", pid
+    return f"\0forkserve/{_namespace(pid)}/{pid}", pid
+
+
+def _namespace(pid: int) -> int:
+    """The PID namespace of a process, as the master has it in its name; else our own; 0 without /proc."""
+    for who in (str(pid), "self"):
+        try:
+            return os.stat(f"/proc/{who}/ns/pid").st_ino
+        except OSError:
+            pass
+    return 0
 
 
 def _ask(address: tuple[str, int], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -17,8 +17,8 @@ from forkserve.wsgi.input import BodyMakerFor
 if TYPE_CHECKING:
     import ssl
 
+    from forkserve.net.trust import Trust
     from forkserve.worker.connection import Connection
-    from forkserve.wsgi.trust import Trust
 
 
 def protocol_of(name: str) -> str:
@@ -53,7 +53,7 @@ class Trusted:
     def trust(self) -> "Trust":
         """The whole list."""
         if self._trust is None:
-            from forkserve.wsgi.trust import Trust  # lazy: ipaddress is 3 ms of a start
+            from forkserve.net.trust import Trust  # lazy: ipaddress is 3 ms of a start
 
             self._trust = Trust(self._text)
         return self._trust

@@ -32,8 +32,8 @@ from forkserve.wsgi.response import PeerGone, Response
 if TYPE_CHECKING:
     import ssl
 
+    from forkserve.net.trust import Trust
     from forkserve.protocol.types import Environ
-    from forkserve.wsgi.trust import Trust
 
 _BUFFER_BYTES = 64 * 1024
 _SWEEP_S = 1.0
@@ -98,9 +98,7 @@ class Loop:
         # Without relays nothing is put there; what an older generation has put there is taken all the same.
         self.relay = relay if settings.relay else None
         self.attendant = None if self.relay is None else Attendant(self)
-        self._entrance = Entrance(
-            self, settings, listeners, relay, channel, context, generation=generation, slot=slot
-        )
+        self._entrance = Entrance(self, settings, listeners, relay, channel, context, generation=generation, slot=slot)
         self._channel = channel
         self._wakeup = wakeup
         self._fatigue = Fatigue(settings)

@@ -8,9 +8,9 @@ from there, the first that is no proxy of ours is the client; what is left of it
 import re
 from typing import NamedTuple
 
+from forkserve.net.trust import Trust
 from forkserve.protocol.cgi import HOST
 from forkserve.protocol.types import Environ
-from forkserve.wsgi.trust import Trust
 
 _X_KEYS = (
     "HTTP_X_FORWARDED_FOR",

@@ -15,12 +15,17 @@ from tests.harness import PATIENCE_S, ROOT, Server, read_to_end, wait_until
 from tests.process.tools import live_children
 
 
+def auto_socket(pid: int) -> str:
+    """Where a master of this PID, in our PID namespace, listens by default: an abstract name."""
+    return f"\0forkserve/{os.stat('/proc/self/ns/pid').st_ino}/{pid}"
+
+
 def control(server: Server, path: str = "") -> socket.socket:
     """A connection to the control socket: the abstract one of this master, or a path."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(PATIENCE_S)
     try:
-        wait_until(lambda: _connected(sock, path or f"\0forkserve/{server.pid}"), "room in the queue")
+        wait_until(lambda: _connected(sock, path or auto_socket(server.pid)), "room in the queue")
     except OSError:
         sock.close()
         raise

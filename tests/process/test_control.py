@@ -15,7 +15,7 @@ import pytest
 
 from forkserve.typed import to_json
 from tests.harness import Server, read_to_end, wait_until
-from tests.process.probes import ask, control, cpu_share, ctl, end_of, start_ctl, status
+from tests.process.probes import ask, auto_socket, control, cpu_share, ctl, end_of, start_ctl, status
 from tests.process.tools import Gate, answers, one_request
 from tests.process.tools import status as process_status
 
@@ -173,7 +173,7 @@ def _fill(s: Server, held: ExitStack) -> None:
         sock = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         sock.setblocking(False)
         try:
-            sock.connect(f"\0forkserve/{s.pid}")
+            sock.connect(auto_socket(s.pid))
         except BlockingIOError:
             return
 
@@ -313,14 +313,16 @@ def test_promise_15_another_user_is_not_heard() -> None:
         code = (
             "import os, socket, sys\n"
             "os.setgid(65534); os.setuid(65534)\n"
-            "sock = socket.socket(socket.AF_UNIX); sock.connect('\\0forkserve/' + sys.argv[1])\n"
+            "sock = socket.socket(socket.AF_UNIX); sock.connect(chr(0) + sys.argv[1][1:])\n"
             "try:\n"
             '    sock.sendall(b\'{"verb": "stop"}\\n\')\n'
             "    print(sock.recv(100))\n"
             "except (ConnectionResetError, BrokenPipeError):\n"
             "    print(b'')\n"
         )
-        ran = subprocess.run([sys.executable, "-c", code, str(s.pid)], capture_output=True, text=True, cwd="/")
+        ran = subprocess.run(
+            [sys.executable, "-c", code, "@" + auto_socket(s.pid)[1:]], capture_output=True, text=True, cwd="/"
+        )
         assert ran.stdout == "b''\n", ran.stderr
         s.wait_line("control connection refused")
         assert status(s)["phase"] == "serving"
@@ -328,7 +330,7 @@ def test_promise_15_another_user_is_not_heard() -> None:
 
 def test_answer_comes_from_that_master_and_not_from_whoever_took_the_name() -> None:
     with Server(app=SITE, workers=1, control_socket="") as s, socket.socket(socket.AF_UNIX) as impostor:
-        impostor.bind(f"\0forkserve/{s.pid}")
+        impostor.bind(auto_socket(s.pid))
         impostor.listen()
         code, _, err = ctl(s, "status")
         assert code == 3

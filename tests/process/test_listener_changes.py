@@ -9,7 +9,7 @@ import pytest
 
 from tests.harness import Server, wait_until
 from tests.process.load import Load
-from tests.process.probes import status
+from tests.process.probes import auto_socket, status
 from tests.process.tools import Gate, answers, one_request
 
 SITE = "tests.process.site:app"
@@ -85,7 +85,7 @@ def test_promise_12_failed_bind_leaves_the_exact_old_set(kind: str) -> None:
         bad = {
             "tcp": f"127.0.0.1:{taken.getsockname()[1]}",
             "unix": "unix:theirs.sock",
-            "abstract": f"unix:@forkserve/{s.pid}",  # the control socket
+            "abstract": "unix:" + auto_socket(s.pid).replace("\0", "@"),  # the control socket
             "no such folder": "unix:no/such.sock",
             "no such host": "192.0.2.1:8000",
         }[kind]

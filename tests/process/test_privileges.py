@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.harness import Server, wait_until
+from tests.process.probes import auto_socket
 from tests.process.tools import can_be_bound, lives, one_request, status
 
 NOBODY = 65534
@@ -135,7 +136,7 @@ def test_unix_socket_has_the_mode_and_owner_of_the_settings(
 
 def test_control_socket_hears_root_and_not_the_user_of_the_workers() -> None:
     with serve(user="nobody", expect=["control connection refused"]) as s:
-        name = f"\0forkserve/{s.pid}"
+        name = auto_socket(s.pid)
         for uid, heard in ((0, True), (NOBODY, False)):
             pid = os.fork()
             if pid == 0:

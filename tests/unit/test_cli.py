@@ -73,7 +73,17 @@ def test_no_slow_module_is_imported_before_it_is_needed() -> None:
     program = "import forkserve.cli, sys; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], env=ENVIRON, check=True, capture_output=True, text=True)
     loaded = set(done.stdout.split())
-    assert not loaded & {"click", "tomllib", "difflib", "toml", "httptools", "psutil", "setproctitle", "forkserve.wsgi.app", "asyncio"}
+    assert not loaded & {
+        "click",
+        "tomllib",
+        "difflib",
+        "toml",
+        "httptools",
+        "psutil",
+        "setproctitle",
+        "forkserve.wsgi.app",
+        "asyncio",
+    }
 
 
 @pytest.mark.parametrize(
@@ -137,10 +147,10 @@ def test_each_flag_sets_its_setting(tmp_path: Path) -> None:
         " --body-timeout 14 --send-timeout 15 --limit-request-line 16 --limit-request-fields 17"
         " --limit-request-field_size 18 --limit-request-body 19 -p 20 -n 21 --log-file 22 --log-level debug"
         " --access-logfile 23 --access-logformat 24 --no-relay --reuse-port --reload-settle 25 --body-min-rate 26"
-        " --handshake-timeout 27 --stream-request-body --limit-response-spool 28 --forwarded-allow-ips 29"
-        " --proxy-protocol v2 --proxy-allow-ips 30 --header-map refuse --certfile a.pem --certfile b.pem --keyfile 31"
+        " --handshake-timeout 27 --stream-request-body --limit-response-spool 28 --forwarded-allow-ips ::29"
+        " --proxy-protocol v2 --proxy-allow-ips ::30 --header-map refuse --certfile a.pem --certfile b.pem --keyfile 31"
         " --ca-certs 32 --cert-reqs optional --ciphers 33 --tls-min-version 1.3 --static /a=b --static /c=d"
-        " --static-follow-links --sendfile-folders /e=f --threads 34"
+        " --static-follow-links --sendfile-folders /e=f --threads 34 --protocol scgi --mount /m --gateway-allow-ips ::35"
     )
     (tmp_path / "printed.toml").write_text(forkserve(tmp_path, "--print-config", *argv.split()).stdout)
     assert resolve.load(sources.Layer(), {}, str(tmp_path / "printed.toml")).settings == Settings(
@@ -150,10 +160,10 @@ def test_each_flag_sets_its_setting(tmp_path: Path) -> None:
         limit_request_field_size=18, limit_request_body=19, pidfile="20", proc_name="21", errorlog="22",
         loglevel="debug", accesslog="23", access_log_format="24", relay=False, reuse_port=True, reload_settle=25,
         body_min_rate=26, handshake_timeout=27, stream_request_body=True, limit_response_spool=28,
-        forwarded_allow_ips="29", proxy_protocol="v2", proxy_allow_ips="30", header_map="refuse",
+        forwarded_allow_ips="::29", proxy_protocol="v2", proxy_allow_ips="::30", header_map="refuse",
         certfile=("a.pem", "b.pem"), keyfile=("31",), ca_certs="32", cert_reqs="optional", ciphers="33",
         tls_min_version="1.3", static=(("/a", "b"), ("/c", "d")), static_follow_links=True,
-        sendfile_folders=(("/e", "f"),), threads=34,
+        sendfile_folders=(("/e", "f"),), threads=34, protocol="scgi", mount="/m", gateway_allow_ips="::35",
     )  # fmt: skip
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forkserve.net.trust import Trust
 from forkserve.protocol.types import Environ
 from forkserve.wsgi.forwarded import apply
-from forkserve.wsgi.trust import Trust
 from tests.unit.gateways import TEMPLATE
 
 LOOPBACK = Trust("127.0.0.1,::1")

@@ -222,3 +222,11 @@ def test_the_example_file_shows_every_setting() -> None:
     keys = [line.removeprefix("# ").split(" = ")[0] for line in lines if " = " in line]
     assert keys == sorted(set(keys), key=keys.index)
     assert set(keys) == set(Settings.__struct_fields__)
+
+
+@pytest.mark.parametrize("name", ["forwarded_allow_ips", "proxy_allow_ips", "gateway_allow_ips"])
+def test_list_of_peers_that_cannot_be_read_is_refused_with_the_word(name: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(read_argv({name: "127.0.0.1, 10.0.0.0/33"}), {})
+    assert f"--{name.replace('_', '-')}: {name} = " in str(refused.value)
+    assert "10.0.0.0/33" in str(refused.value)

@@ -106,7 +106,11 @@ REFUSED_FROM_TEXT = [
     ("workers", "", "must be a whole number"),
     ("workers", "1_0", "must be a whole number"),
     ("workers", "9" * 5000, "must be a whole number"),
-    ("bind", "a:1,", '"": is empty; expected HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH, unix:@NAME, fd://N or fd://NAME'),
+    (
+        "bind",
+        "a:1,",
+        '"": is empty; expected HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH, unix:@NAME, fd://N or fd://NAME',
+    ),
 ]
 
 
