@@ -169,6 +169,7 @@ class Children:
             log.error("worker was asked for its stacks", pid=child.pid, slot=child.slot, **usage.explain(child.pid))
             process.send(child.pid, signals.DUMP)
             process.send(child.pid, signal.SIGCONT)
+            self._tell_others_to_look(child)  # the kernel may have woken it alone for who waits
 
     def kill(self, id: int) -> None:
         """SIGKILL a child."""
