@@ -150,7 +150,8 @@ def test_each_flag_sets_its_setting(tmp_path: Path) -> None:
         " --handshake-timeout 27 --stream-request-body --limit-response-spool 28 --forwarded-allow-ips ::29"
         " --proxy-protocol v2 --proxy-allow-ips ::30 --header-map refuse --certfile a.pem --certfile b.pem --keyfile 31"
         " --ca-certs 32 --cert-reqs optional --ciphers 33 --tls-min-version 1.3 --static /a=b --static /c=d"
-        " --static-follow-links --sendfile-folders /e=f --threads 34 --protocol scgi --mount /m --gateway-allow-ips ::35"
+        " --static-follow-links --sendfile-folders /e=f --threads 34"
+        " --protocol scgi --mount /m --gateway-allow-ips ::35"
     )
     (tmp_path / "printed.toml").write_text(forkserve(tmp_path, "--print-config", *argv.split()).stdout)
     assert resolve.load(sources.Layer(), {}, str(tmp_path / "printed.toml")).settings == Settings(
