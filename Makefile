@@ -26,7 +26,7 @@ serve: $(VENV) ## serve the built-in inspector on http://127.0.0.1:8000
 
 .PHONY: test
 test: $(VENV) ## run the tests; ARGS="-k reload -x" goes to pytest
-	$(PYTHON_OF_VENV) -m pytest $(ARGS)
+	$(PYTHON_OF_VENV) -m pytest -n 4 --dist loadfile $(ARGS)
 
 .PHONY: test-long
 test-long: $(VENV) ## the mind at length: 10,000 random lives, not 300, and storms of signals; takes minutes

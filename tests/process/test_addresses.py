@@ -23,7 +23,7 @@ ABSTRACT = f"unix:@forkserve-test-{os.getpid()}"
         ("localhost:0", "127.0.0.1", None),
         ("0.0.0.0:0", socket.gethostname(), None),
         ("unix:here.sock", "localhost", "80"),
-        (ABSTRACT, "localhost", "80"),
+        pytest.param(ABSTRACT, "localhost", "80", id="abstract"),
     ],
 )
 def test_address_is_served_and_named(bind: str, name: str, port: str | None) -> None:
