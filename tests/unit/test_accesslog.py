@@ -47,7 +47,8 @@ def line(text: str, environ: dict[str, Any] | None = None, took_s: float = 1.234
     [
         ("h", "192.0.2.1"), ("l", "-"), ("u", "joe"), ("r", "GET /a%20b?c=d HTTP/1.1"), ("m", "GET"), ("U", "/a b"),
         ("q", "c=d"), ("H", "HTTP/1.1"), ("s", "200"), ("B", "42"), ("b", "42"), ("f", "http://example.org/"),
-        ("a", "curl/8"), ("T", "1"), ("M", "1234"), ("D", "1234567"), ("L", "1.234568"), pytest.param("p", f"<{os.getpid()}>", id="p"),
+        ("a", "curl/8"), ("T", "1"), ("M", "1234"), ("D", "1234567"), ("L", "1.234568"),
+        pytest.param("p", f"<{os.getpid()}>", id="p"),
         ("{X-Request-Id}i", "r1"), ("{content-type}i", "text/plain"), ("{absent}i", "-"),
         ("{content-type}o", "text/html"), ("{X-Cache}o", "miss"), ("{absent}o", "-"),
         ("{REMOTE_PORT}e", "1234"), ("{remote_port}e", "1234"), ("{wsgi.url_scheme}e", "http"), ("{absent}e", "-"),

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -84,8 +85,8 @@ def test_careless_parents_leave_nothing_behind() -> None:
 
 def test_signals_wait_while_all_are_blocked() -> None:
     wakeup = signals.Wakeup(signals.MASTER)
-    mask = signals.block_all()
-    os.kill(os.getpid(), signal.SIGHUP)
+    mask = signals.block_all()  # of this thread; others of the test runner would take what comes to the process
+    signal.pthread_kill(threading.get_ident(), signal.SIGHUP)
     assert wakeup.read() == []
     signals.restore(mask)
     assert wakeup.read() == [signal.SIGHUP]
