@@ -67,6 +67,7 @@ def check_app(settings: Settings) -> int:
     """Load the app in a child of this process, which thus stays without user code, and return the exit code."""
     # SIGCHLD is waited for like a message: blocked from before the fork, so that it cannot be missed.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     pid = os.fork()
     if pid == 0:

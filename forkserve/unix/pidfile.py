@@ -3,6 +3,7 @@
 Written to a temporary name and renamed, so that nobody reads half of it; unlinked only if the name is still ours.
 """
 
+import errno
 import fcntl
 import os
 
@@ -17,20 +18,17 @@ class Pidfile:
         self.path = os.path.abspath(path)
         temporary = f"{self.path}.{os.getpid()}"
         try:
-            held = _lock_current(self.path)
+            self.fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             try:
-                self.fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-                try:
-                    fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.write(self.fd, f"{os.getpid()}\n".encode())
-                    os.rename(temporary, self.path)
-                except BaseException:
-                    os.close(self.fd)
-                    _unlink(temporary)
-                    raise
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.write(self.fd, f"{os.getpid()}\n".encode())
+                while not (_put_first(temporary, self.path) or _replace(temporary, self.path)):
+                    pass  # somebody else was in the middle of it: look again
+            except BaseException:
+                os.close(self.fd)
+                raise
             finally:
-                if held is not None:
-                    os.close(held)
+                _unlink(temporary)
         except OSError as error:
             raise PidfileError(
                 f"pidfile = {path!r}: cannot be written: {error.strerror}; choose a folder that this user may write"
@@ -58,21 +56,42 @@ class Pidfile:
         os.close(self.fd)
 
 
-def _lock_current(path: str) -> int | None:
-    """Lock the file that stands at ``path`` now, so that two starters cannot both replace it; None if there is none."""
+def _put_first(temporary: str, path: str) -> bool:
+    """Give the file its name if no other has it; of several that try at once one succeeds."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK) or os.path.exists(path):
+            raise
+        os.rename(temporary, path)  # a file system without links: no better than that
+    return True
+
+
+def _replace(temporary: str, path: str) -> bool:
+    """Take the place of a file whose owner is dead; False if it has changed meanwhile. PidfileError if he lives."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return None
+        return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
+            raise PidfileError(
+                f"pidfile = {path!r}: held by a running forkserve, pid {owner}; stop it or use another pidfile"
+            ) from None
+        locked, there = os.fstat(fd), os.stat(path)
+        if (locked.st_dev, locked.st_ino) != (there.st_dev, there.st_ino):
+            return False
+        os.rename(temporary, path)  # nobody else does: who wants to must lock what stands there, which is ours
+        return True
+    except FileNotFoundError:
+        return False
+    finally:
         os.close(fd)
-        raise PidfileError(
-            f"pidfile = {path!r}: held by a running forkserve, pid {owner}; stop it or use another pidfile"
-        ) from None
-    return fd
 
 
 def _unlink(path: str) -> None:
