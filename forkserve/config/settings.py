@@ -163,7 +163,8 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
     )  # fmt: skip
     env: tuple[tuple[str, str], ...] = declare(
         (), Kind.MAP, "Process",
-        'Variables that workers find in their environment: `env = { "DJANGO_SETTINGS_MODULE" = "site.settings" }`.'
+        'Variables that workers find in their environment, and apps in each environ:'
+        ' `env = { "DJANGO_SETTINGS_MODULE" = "site.settings" }`.'
         " May be given several times.", flags=("-e", "--env"), metavar="KEY=VALUE",
     )  # fmt: skip
     proc_name: str = declare(

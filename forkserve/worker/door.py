@@ -96,6 +96,9 @@ class Door:
             *listener.server, generation=generation, slot=slot, extend_deadline=extend_deadline
         )
         self.template["wsgi.multithread"] = settings.threads > 1
+        for name, value in settings.env:  # the deployer's pairs; none may look like a part of the request
+            if not name.startswith(("HTTP_", "CONTENT_")):
+                self.template.setdefault(name, value)
         self._header_map = settings.header_map
         self._limits = Limits(
             settings.limit_request_line, settings.limit_request_fields, settings.limit_request_field_size

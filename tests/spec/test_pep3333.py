@@ -2,14 +2,16 @@
 
 import json
 import os
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.certificates import Certificate, needs_openssl
 from tests.client import Client
-from tests.harness import Server, wait_until
+from tests.harness import Server, read_to_end, wait_until
 
 EXPECTED = [
     "app raised", "less than its Content-Length", "more than its Content-Length", "the server's own; dropped",
@@ -94,6 +96,30 @@ def test_variables_that_the_request_does_not_have_are_absent(client: Client) -> 
     """ "missing variables (such as REMOTE_USER when no authentication has occurred) should be left out of the environ
     dictionary." """
     assert not {"CONTENT_TYPE", "CONTENT_LENGTH", "HTTPS", "HTTP_TRANSFER_ENCODING"} & set(environ(client))
+
+
+@needs_openssl
+def test_https_is_told_by_variables_and_the_scheme(tmp_path: Path) -> None:
+    """ "HTTPS: ... a server ... should also define the Apache SSL environment variables, such as HTTPS=on and
+    SSL_PROTOCOL." """
+    shown = Certificate(tmp_path, "a", "DNS:a.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(shown.file)
+    with Server(app="tests.process.site:app", certfile=str(shown.file), keyfile=str(shown.key)) as server:
+        with context.wrap_socket(server.connect(), server_hostname="a.example") as sock:
+            sock.sendall(b"GET /environ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            made = json.loads(read_to_end(sock).partition(b"\r\n\r\n")[2])
+    assert (made["HTTPS"], made["wsgi.url_scheme"], made["SSL_PROTOCOL"]) == ("on", "https", "TLSv1.3")
+
+
+def test_the_deployer_adds_pairs_to_the_environ(tmp_path: Path) -> None:
+    """ "Server authors should support this by allowing an application's deployer to specify name-value pairs to be
+    placed in environ." """
+    flags = ["-e", "shop.debug=yes", "-e", "HTTP_HOST=forged"]
+    with Server(app="tests.process.site:app", flags=flags) as server:
+        made = server.get("/environ").json
+    assert made["shop.debug"] == "yes"
+    assert made["HTTP_HOST"] != "forged"
 
 
 def test_type_and_length_have_no_prefix(client: Client) -> None:

@@ -389,3 +389,14 @@ def test_a_refusal_is_readable_though_more_was_sent(server: Server) -> None:
         for _ in range(50):
             sock.sendall(b"x" * 100_000)
         assert read_to_end(sock).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    "part", [b"GET / HTTP/1.1\r\nHo", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"]
+)
+def test_a_request_that_does_not_come_to_its_end_is_408(part: bytes) -> None:
+    """RFC 9110 15.5.9: "the server did not receive a complete request message within the time that it was prepared to
+    wait." """
+    with Server(app="tests.process.site:app", header_timeout=1, body_timeout=1) as server, Client(server) as client:
+        reply = client.send(part).reply()
+        assert (reply.code, reply.values("Connection"), client.rest()) == (408, ["close"], b"")
