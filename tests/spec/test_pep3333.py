@@ -105,10 +105,12 @@ def test_https_is_told_by_variables_and_the_scheme(tmp_path: Path) -> None:
     shown = Certificate(tmp_path, "a", "DNS:a.example")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(shown.file)
-    with Server(app="tests.process.site:app", certfile=str(shown.file), keyfile=str(shown.key)) as server:
-        with context.wrap_socket(server.connect(), server_hostname="a.example") as sock:
-            sock.sendall(b"GET /environ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            made = json.loads(read_to_end(sock).partition(b"\r\n\r\n")[2])
+    with (
+        Server(app="tests.process.site:app", certfile=str(shown.file), keyfile=str(shown.key)) as server,
+        context.wrap_socket(server.connect(), server_hostname="a.example") as sock,
+    ):
+        sock.sendall(b"GET /environ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        made = json.loads(read_to_end(sock).partition(b"\r\n\r\n")[2])
     assert (made["HTTPS"], made["wsgi.url_scheme"], made["SSL_PROTOCOL"]) == ("on", "https", "TLSv1.3")
 
 
