@@ -256,15 +256,22 @@ def test_promise_14_idle_worker_wakes_once_a_second_however_many_connections_it_
         assert len(_tasks(pid)) == 2
         wait_until(lambda: all(_rests(worker) for worker in (pid, other)), "both to rest")
         before = {worker: _all_switches(worker) for worker in (pid, other)}
+        began = time.monotonic()
         time.sleep(2)  # what is measured
+        sweeps = {}
+        for worker in before:
+            sweeps[worker] = (_all_switches(worker), time.monotonic() - began + 3)  # a busy machine sleeps longer
         for worker, counts in before.items():
-            woken = {task: _switches(worker, task) - count for task, count in counts.items()}
-            assert woken.pop(str(worker)) <= 5, "the sweep, once a second"
+            after, most = sweeps[worker]
+            woken = {task: after[task] - count for task, count in counts.items()}
+            assert woken.pop(str(worker)) <= most, "the sweep, once a second"
             assert list(woken.values()) == [0], "the attendant sleeps"
         for _ in range(100):
             assert who(its[1]) == other
-        woken_s = sum(_all_switches(pid).values()) - sum(before[pid].values())
-        assert woken_s <= 12, "a connection that has left does not wake the worker that held it"
+        woken_times = sum(_all_switches(pid).values()) - sum(before[pid].values())
+        assert woken_times <= 10 + time.monotonic() - began, (
+            "a connection that has left does not wake the worker that held it"
+        )
 
 
 def test_half_read_head_keeps_its_time_however_often_it_moves() -> None:
