@@ -196,6 +196,8 @@ def test_rig_deploys_reloads_kills_and_leaves_nothing(tmp_path: Path) -> None:
         rig.deploy(Code.BROKEN)
         rig.reload()
         assert wait(lambda: len(rig.notes("began", 2)) > 0, 10) < NEVER
+        # A reload that comes before the boot has failed would abandon it unheard.
+        assert wait(lambda: "a broken deploy" in rig.log.read_text(), 10) < NEVER
         assert rig.lives()
         rig.deploy(Code.GOOD)
         rig.reload()
