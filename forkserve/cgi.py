@@ -134,14 +134,15 @@ def read_environ(variables: dict[bytes, bytes]) -> tuple[Environ, bytes]:
         except Refused:
             if name.startswith(b"HTTP_"):
                 raise  # others are somebody else's: whatever stood in the environment already
-    length = found.body_length()
+    length = found.whole_length()
     template = listener_template("localhost", "80", generation=1, slot=0, extend_deadline=lambda seconds: None)
     template["wsgi.run_once"] = True
     environ, line = found.request(template, "")
     # They are parted already, and an empty PATH_INFO says that the program itself was asked for.
-    environ["SCRIPT_NAME"] = (found.get("SCRIPT_NAME") or "").rstrip("/")
-    environ["PATH_INFO"] = variables.get(b"PATH_INFO", b"").decode("latin-1")
-    environ["wsgi.input"] = io.BufferedReader(_Input(0, max(0, length)))
+    for key in ("SCRIPT_NAME", "PATH_INFO"):
+        environ[key] = variables.get(key.encode(), b"").decode("latin-1")
+    environ["SCRIPT_NAME"] = environ["SCRIPT_NAME"].rstrip("/")
+    environ["wsgi.input"] = io.BufferedReader(_Input(0, length))
     return environ, line
 
 

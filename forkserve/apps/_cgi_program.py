@@ -83,6 +83,7 @@ class Program:
         self._said = b""  # a line of stderr that is not whole
         self._lines = 0
         self._is_closed = False
+        self._announces = False  # how long its output is: the server notes what is missing of it
         try:
             self._process = subprocess.Popen(
                 [file], env=env, cwd=os.path.dirname(file), stdin=body, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -111,6 +112,7 @@ class Program:
             raise _bad(f"header fields of more than {_HEAD_BYTES} bytes")
         head = Head(self._output[: match.start()].decode("latin-1"))
         self._output = self._output[match.end() :]
+        self._announces = any(name.lower() == "content-length" for name, _ in head.fields)
         return head
 
     def __iter__(self) -> Iterator[bytes]:
@@ -119,10 +121,8 @@ class Program:
             yield self._output
         while data := self._read():
             yield data
-        try:
-            self._process.wait(_LAST_S)
-        except subprocess.TimeoutExpired:
-            pass  # it has said all
+        if self._was_killed() and not self._announces:
+            raise Failed("502 Bad Gateway", f"{self._name} was ended by a signal")
 
     def close(self) -> None:
         """End it, with all that is in its process group."""
@@ -138,6 +138,19 @@ class Program:
         self._tell(self._said)
         self._out.close()
         self._err.close()
+
+    def _was_killed(self) -> bool:
+        """Let it exit by itself, now that its output has ended; whether a signal ended it instead.
+
+        It is not reaped: close() signals its process group, whose number must be nobody else's by then.
+        """
+        until = time.monotonic() + _LAST_S
+        while time.monotonic() < until:
+            told = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if told is not None:
+                return told.si_code != os.CLD_EXITED
+            time.sleep(0.001)
+        return False  # it has said all
 
     def _read(self) -> bytes:
         """Wait for output; b"": its end. What comes on stderr meanwhile goes to the log."""

@@ -7,6 +7,7 @@ NPH programs (section 5) are refused. Knows nothing of forkserve: any WSGI serve
 """
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
@@ -27,7 +28,11 @@ _VARIABLES = (
     "REMOTE_USER", "REQUEST_METHOD", "REQUEST_URI", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "SERVER_SOFTWARE",
 )  # fmt: skip
 # httpoxy: programs take HTTP_PROXY for their own proxy. Section 4.1.18: credentials are not for everybody.
-_WITHHELD = {"HTTP_PROXY", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE"}
+# The transfer coding ends here.
+_WITHHELD = {
+    "HTTP_PROXY", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE",
+    "HTTP_TRANSFER_ENCODING",
+}  # fmt: skip
 
 
 class Folder:
@@ -56,16 +61,16 @@ class Folder:
                 return _say(environ, start_response, failed)
             try:
                 head = program.read_head()
+                local = self._local_path(environ, head)
+                if local is None:
+                    start_response(head.status, head.fields)
+                    return program
             except Failed as failed:
                 program.close()
                 return _say(environ, start_response, failed)
             except BaseException:
                 program.close()
                 raise
-            local = self._local_path(environ, head)
-            if local is None:
-                start_response(head.status, head.fields)
-                return program
             # Section 6.2.2: as if it had been asked for, by GET and without a body.
             program.close()
             path, query = local
@@ -123,6 +128,9 @@ class Folder:
         if any(b"\0" in value for value in env.values()):
             raise Failed("400 Bad Request", "a NUL, which no environment can hold")
         with _body(environ) as body:
+            if size := body.seek(0, os.SEEK_END):
+                env[b"CONTENT_LENGTH"] = b"%d" % size  # nobody has said how long a body in chunks is
+            body.seek(0)
             return Program(file, env, body, environ["wsgi.errors"], self._timeout_s, self._most_bytes)
 
 
@@ -146,6 +154,8 @@ def _body(environ: Environ) -> IO[bytes]:
     length = environ.get("CONTENT_LENGTH") or "0"
     file: IO[bytes] = tempfile.TemporaryFile()
     try:
+        if "CONTENT_LENGTH" not in environ and environ.get("wsgi.input_terminated"):  # chunks that still arrive
+            shutil.copyfileobj(environ["wsgi.input"], file, _BLOCK_BYTES)
         left = int(length)
         while left:
             data = environ["wsgi.input"].read(min(left, _BLOCK_BYTES))
@@ -153,7 +163,6 @@ def _body(environ: Environ) -> IO[bytes]:
                 raise OSError("the body ended before its Content-Length")
             file.write(data)
             left -= len(data)
-        file.seek(0)
     except BaseException:
         file.close()
         raise

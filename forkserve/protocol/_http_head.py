@@ -6,10 +6,17 @@ where a table has no answer yet.
 
 import re
 
-from forkserve.protocol.types import FORWARDED, HTTP11, Environ, Limits, Refused
-
-BAD_REQUEST = "400 Bad Request"
-TOO_LARGE = "431 Request Header Fields Too Large"
+from forkserve.protocol.types import (
+    BAD_REQUEST,
+    FORWARDED,
+    HOST,
+    HTTP11,
+    TOO_LARGE,
+    Environ,
+    Limits,
+    Refused,
+    unescaped,
+)
 
 FRAMED = 1 << 16  # a mark beside the flags of a request: it has a body, or expects something
 
@@ -26,8 +33,6 @@ _FRAMING = {
     b"expect": "HTTP_EXPECT",
 }
 _PROXY_WORD = re.compile(rb"forwarded|x-forwarded-.*|x-real-ip")  # what a proxy says of its client
-_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%\x80-\xff]*)(?::[0-9]*)?")
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
 
 
@@ -68,7 +73,7 @@ def header_name(key: str) -> str:
 
 def check_host(host: str) -> None:
     """Raise Refused for a Host that is none."""
-    if not _HOST.fullmatch(host):
+    if not HOST.fullmatch(host):
         raise Refused(BAD_REQUEST, "malformed Host")
     if len(HOSTS) < _NAMES_LIMIT and len(host) <= 128:
         HOSTS.add(host)
@@ -94,12 +99,8 @@ def read_target(environ: Environ, target: str) -> None:
             path = "/" + path
     path, _, environ["QUERY_STRING"] = path.partition("?")
     if "%" in path:
-        path = _ESCAPED.sub(_unescape, path.encode("latin-1")).decode("latin-1")
+        path = unescaped(path)
     environ["PATH_INFO"] = path
-
-
-def _unescape(match: "re.Match[bytes]") -> bytes:
-    return bytes((int(match[1], 16),))
 
 
 def measure(environ: Environ, template: Environ, line: bytes, limits: Limits) -> None:

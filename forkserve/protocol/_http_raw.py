@@ -6,9 +6,8 @@ The half of protocol/http.py that knows no parser. A head that arrives whole cos
 import re
 from collections.abc import Sequence
 
-from forkserve.protocol.types import Refused, Request
+from forkserve.protocol.types import BAD_REQUEST, Refused, Request
 
-_BAD_REQUEST = "400 Bad Request"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 Bytes = bytes | memoryview
@@ -50,7 +49,7 @@ class RawHead:
             self._searched_to += found + len(line)
             is_good = found >= 0
         if not is_good:
-            raise Refused(_BAD_REQUEST, "malformed request line, or not the protocol HTTP")
+            raise Refused(BAD_REQUEST, "malformed request line, or not the protocol HTTP")
 
     def refusal(self, reason: str, is_method: bool, data: Bytes, before: Sequence[Request]) -> Refused:
         """Return what llhttp's words for an error mean; ``is_method``: it is the method that llhttp does not know."""
@@ -60,7 +59,7 @@ class RawHead:
             return Refused("501 Not Implemented", "a method of another protocol")
         if reason == "Invalid HTTP version" or reason.startswith("Pause on PRI"):
             return Refused("505 HTTP Version Not Supported", reason)
-        return Refused(_BAD_REQUEST, reason)
+        return Refused(BAD_REQUEST, reason)
 
     def unknown_method(self, data: Bytes, before: Sequence[Request]) -> Refused:
         """Return the refusal of the head that ``data`` ends: its method is unknown, or none."""
@@ -72,7 +71,7 @@ class RawHead:
             method = bytes(begun + data).lstrip(b"\r\n").partition(b" ")[0]
             if _TOKEN.fullmatch(method) and len(method) <= 32:
                 return Refused("501 Not Implemented", f"method {method.decode('ascii')}")
-        return Refused(_BAD_REQUEST, "unknown or malformed method")
+        return Refused(BAD_REQUEST, "unknown or malformed method")
 
 
 def _unfinished(raw: bytes, before: Request) -> bytes | None:

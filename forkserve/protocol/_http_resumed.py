@@ -2,8 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+from forkserve.protocol.types import KEEP_ALIVE
+
 if TYPE_CHECKING:
     from forkserve.protocol.http import Decoder
+
+
+def resumed_head(length: int, flags: int) -> bytes:
+    """Spell the head that such a parser is told first: how the body is framed, and whether the connection stays."""
+    framing = b"Transfer-Encoding: chunked" if length < 0 else b"Content-Length: %d" % length
+    return b"POST / HTTP/1.1\r\n%b\r\n%b\r\n" % (framing, b"" if flags & KEEP_ALIVE else b"Connection: close\r\n")
 
 
 class Resumed:

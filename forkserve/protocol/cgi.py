@@ -8,10 +8,8 @@ the keys of wsgi or forkserve, none makes code run. RFC 3875 section 4; PEP 3333
 import re
 from collections.abc import Iterable
 
-from forkserve.protocol.types import Environ, Limits, Refused
+from forkserve.protocol.types import BAD_REQUEST, HOST, TOO_LARGE, Environ, Limits, Refused, unescaped
 
-BAD_REQUEST = "400 Bad Request"
-TOO_LARGE = "431 Request Header Fields Too Large"
 MOST_VARIABLES = 1000  # nginx sends 25 and the fields, Apache with all its TLS variables 100 and the fields
 
 # Names as they come -> environ keys; None: dropped. Bounded, so that a hostile peer cannot grow it.
@@ -36,8 +34,6 @@ _CONTROL = re.compile(r"[\x00\r\n]")
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _PORT = re.compile(r"[0-9]{1,5}")
-HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%\x80-\xff]*)(?::[0-9]*)?")
-_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _TO_ESCAPE = re.compile(rb"[^!$&'()*+,\-./0-9:;=@A-Z_a-z~]")
 _AUTHORITY = re.compile(r"(?i:https?)://[^/?#]*")
 _YES = {"on", "1", "yes", "true", "https"}
@@ -159,6 +155,15 @@ class Variables:
             raise Refused(BAD_REQUEST, f"CONTENT_LENGTH is {text[:32]!r}")
         return int(text)
 
+    def whole_length(self) -> int:
+        """Return the length of a body that CONTENT_LENGTH alone frames. Raises Refused where that is missing."""
+        has_coding = self.take_coding()
+        length = self.body_length()
+        if length < 0 and has_coding:
+            # Only the gateway knows where this body ends. To take it for none would make a part look whole.
+            raise Refused("411 Length Required", "a chunked request without CONTENT_LENGTH: the gateway must buffer it")
+        return max(0, length)
+
     def take_coding(self) -> bool:
         """Tell whether the client used a transfer coding, which ended at the gateway, and forget it."""
         return bool(self._found.pop("HTTP_TRANSFER_ENCODING", ""))
@@ -220,7 +225,7 @@ def _parted_anew(script: str, path: str, whole: str) -> tuple[str, str]:
 
     Apache's mod_proxy_scgi sends "/a b" as SCRIPT_NAME "/a b", PATH_INFO "/a%20b", since it parts them encoded.
     """
-    decoded = _decode(path)
+    decoded = unescaped(path)
     if whole.endswith(path) or not whole.endswith(decoded):
         return script, path
     return whole[: len(whole) - len(decoded)], decoded
@@ -229,11 +234,7 @@ def _parted_anew(script: str, path: str, whole: str) -> tuple[str, str]:
 def _path_of(target: str) -> str:
     """Return the decoded path of a request's target."""
     path = _AUTHORITY.sub("", target, count=1) if target[:1] != "/" else target
-    return _decode(path.partition("?")[0])
-
-
-def _decode(path: str) -> str:
-    return _ESCAPED.sub(lambda match: bytes((int(match[1], 16),)), path.encode("latin-1")).decode("latin-1")
+    return unescaped(path.partition("?")[0])
 
 
 def _escape(path: str) -> str:

@@ -9,10 +9,20 @@ from collections.abc import Iterable, Iterator
 from io import BytesIO
 from struct import Struct
 
-from forkserve.protocol.cgi import BAD_REQUEST, TOO_LARGE, CgiEncoder, Variables
+from forkserve.protocol.cgi import CgiEncoder, Variables
 from forkserve.protocol.gateway import Encoder, flags_of, speaks_http
 from forkserve.protocol.scgi import OTHER_VARIABLES_BYTES
-from forkserve.protocol.types import KEEP_ALIVE, Body, BodyMaker, Environ, Limits, Refused, Request
+from forkserve.protocol.types import (
+    BAD_REQUEST,
+    KEEP_ALIVE,
+    TOO_LARGE,
+    Body,
+    BodyMaker,
+    Environ,
+    Limits,
+    Refused,
+    Request,
+)
 
 # Section 8: record types, roles, flags, protocol status.
 BEGIN_REQUEST, ABORT_REQUEST, END_REQUEST, PARAMS, STDIN, STDOUT, STDERR, DATA = range(1, 9)

@@ -123,17 +123,13 @@ class OneRequest:
 
     def _begin(self, size: int) -> None:
         variables = self.variables
-        has_coding = variables.take_coding()
-        length = variables.body_length()
-        if length < 0 and has_coding:
-            # Only the gateway knows where this body ends. To take it for none would make a part look whole.
-            raise Refused("411 Length Required", "a chunked request without CONTENT_LENGTH: the gateway must buffer it")
+        length = variables.whole_length()
         variables.measure(self.limits, size)
         self._request = variables.request(self._template, self._mount, cut_script=self.cuts_script())
         rest = bytes(memoryview(self._head)[size:])
         self._head = bytearray()
         self.body_began = True
-        if length > 0:
+        if length:
             self._left = length
             self._body = self._make_body(length)
             if rest:

@@ -12,12 +12,14 @@ from forkserve.protocol import _http_head as head
 from forkserve.protocol._http_head import FRAMED, HOSTS, NAMES
 from forkserve.protocol._http_known import KnownHeads, Recall
 from forkserve.protocol._http_raw import RawHead
-from forkserve.protocol._http_resumed import Resumed
+from forkserve.protocol._http_resumed import Resumed, resumed_head
 from forkserve.protocol.types import (
+    BAD_REQUEST,
     FORWARDED,
     HEAD_ONLY,
     HTTP11,
     KEEP_ALIVE,
+    TOO_LARGE,
     Body,
     BodyMaker,
     Environ,
@@ -58,7 +60,7 @@ class Decoder(Recall):
     _body: Body | None = None
     _line = b""
     _flags = 0
-    _resume_with = b""  # the framing field of a body that llhttp will not read
+    _resume_with = b""  # the head to tell another parser, of a body that llhttp will not read
     _parser: httptools.HttpRequestParser | None = None  # until it is needed
 
     def __init__(
@@ -192,7 +194,7 @@ class Decoder(Recall):
             self._measure_head()
         try:
             # A glance at the one place where the protocol's name stands if the line is as RFC 9112 wants it.
-            if data[len(line) + 1] != _H:
+            if data[len(line) + 1] != _H or data[len(line)] != _SPACE:
                 self._raw.check_line(line, data, self.ready)
         except IndexError:
             self._raw.check_line(line, data, self.ready)
@@ -201,7 +203,7 @@ class Decoder(Recall):
                 head.check_host(environ["HTTP_HOST"])
         except KeyError:
             if self._flags & HTTP11:
-                raise Refused(head.BAD_REQUEST, "HTTP/1.1 without Host") from None
+                raise Refused(BAD_REQUEST, "HTTP/1.1 without Host") from None
         text = target.decode("latin-1")  # searching a str costs 12 ns, searching bytes 100
         if text[0] == "/" and "%" not in text and "#" not in text:  # origin-form, nothing encoded
             environ["RAW_URI"] = environ["REQUEST_URI"] = text
@@ -292,7 +294,7 @@ class Decoder(Recall):
         key, mark = head.UNUSUAL.get(name) or head.unusual_key(name)
         if not key or (mark == FORWARDED and not self._believed):
             if self._refuses_underscores and b"_" in name:
-                raise Refused(head.BAD_REQUEST, f"a field name with an underscore: {name[:64].decode('ascii')}")
+                raise Refused(BAD_REQUEST, f"a field name with an underscore: {name[:64].decode('ascii')}")
             self._count()
             return
         self._marks |= mark
@@ -306,7 +308,7 @@ class Decoder(Recall):
         """Join a field that came before."""
         if not self.body_began:  # else it is a trailer field, and dropped anyway
             if key in _SINGLE:
-                raise Refused(head.BAD_REQUEST, f"several {head.header_name(key)} fields")
+                raise Refused(BAD_REQUEST, f"several {head.header_name(key)} fields")
             self._count()
         self._environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + text
 
@@ -320,13 +322,13 @@ class Decoder(Recall):
             raise Refused("505 HTTP Version Not Supported", f"HTTP/{version}")
         self._environ["SERVER_PROTOCOL"] = "HTTP/1.0"
         if "HTTP_TRANSFER_ENCODING" in self._environ:
-            raise Refused(head.BAD_REQUEST, "Transfer-Encoding in HTTP/1.0")
+            raise Refused(BAD_REQUEST, "Transfer-Encoding in HTTP/1.0")
         return flags
 
     def _measure_head(self) -> None:
         head.measure(self._environ, self._template, self._line, self._limits)
         if len(self._environ) > self._most_keys:
-            raise Refused(head.TOO_LARGE, f"more than {self._limits.fields} fields")
+            raise Refused(TOO_LARGE, f"more than {self._limits.fields} fields")
 
     def _measure_progress(self, fed: int) -> None:
         """Bound what one request may send that is no body: its head, chunk extensions, trailer fields.
@@ -335,7 +337,7 @@ class Decoder(Recall):
         """
         most = self._limits.head_bytes
         if self._head_bytes > most or self._silent_bytes > most:
-            raise Refused(head.TOO_LARGE, f"the head or the trailer has more than {most} bytes")
+            raise Refused(TOO_LARGE, f"the head or the trailer has more than {most} bytes")
         if self.body_began:
             self._silent_bytes += fed
         elif len(self._target) > self._limits.line_bytes:
@@ -350,12 +352,9 @@ class Decoder(Recall):
             self._environ = {}
         self.wants_continue = length != 0 and self._flags & HTTP11 != 0 and "HTTP_EXPECT" in self._request
         if length:
-            self._silent_bytes = 0
             self._body = self._make_body(length)
             if self._parser and self._parser.should_upgrade():
-                framing = b"Transfer-Encoding: chunked" if length < 0 else b"Content-Length: %d" % length
-                ending = b"" if self._flags & KEEP_ALIVE else b"Connection: close\r\n"
-                self._resume_with = framing + b"\r\n" + ending
+                self._resume_with = resumed_head(length, self._flags)
 
     def _end_body(self) -> None:
         body, environ = self._body, self._request
@@ -375,10 +374,10 @@ class Decoder(Recall):
         read by a fresh parser that is first told how the body is framed.
         """
         while not self._ended:
-            framing, self._resume_with = self._resume_with, b""
-            parser = self._parser = httptools.HttpRequestParser(Resumed(self) if framing else self)
-            if framing:
-                parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+            told, self._resume_with = self._resume_with, b""
+            parser = self._parser = httptools.HttpRequestParser(Resumed(self) if told else self)
+            if told:
+                parser.feed_data(told)
             try:
                 parser.feed_data(rest)
                 return
@@ -393,7 +392,7 @@ class Decoder(Recall):
         self._rests = 1 << 62  # nothing more of this connection is to be understood
         if isinstance(error, httptools.HttpParserCallbackError):
             if error.__context__ is None:  # llhttp repeats itself: what it read before was refused
-                raise Refused(head.BAD_REQUEST, "more after a refused request") from None
+                raise Refused(BAD_REQUEST, "more after a refused request") from None
             raise error.__context__ from None
         if not self._ended:
             is_method = isinstance(error, httptools.HttpParserInvalidMethodError)

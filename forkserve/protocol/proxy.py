@@ -10,7 +10,7 @@ from binascii import b2a_base64
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
-from forkserve.protocol.types import Environ, Refused
+from forkserve.protocol.types import BAD_REQUEST, Environ, Refused
 
 MODES = ("v1", "v2", "any")
 
@@ -129,7 +129,7 @@ class PrefaceReader:
 
 
 def _refused(reason: str) -> Refused:
-    return Refused("400 Bad Request", reason)
+    return Refused(BAD_REQUEST, reason)
 
 
 def _proxied(header: bytes, rest: bytes) -> Preface:

@@ -4,9 +4,9 @@ Knows no socket and no app. Source: "SCGI: A Simple Common Gateway Interface alt
 liberty: fields that a client sent twice are joined, since nginx before 1.23 passes them so; other doubles are refused.
 """
 
-from forkserve.protocol.cgi import BAD_REQUEST, TOO_LARGE, CgiEncoder
+from forkserve.protocol.cgi import CgiEncoder
 from forkserve.protocol.gateway import OneRequest, speaks_http
-from forkserve.protocol.types import Refused
+from forkserve.protocol.types import BAD_REQUEST, TOO_LARGE, Refused
 
 _LENGTH_DIGITS = 7
 # Beside the fields: the path four times over in other variables, and what TLS has to say with its certificates.

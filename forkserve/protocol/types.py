@@ -4,10 +4,22 @@ A front end's decoder turns bytes into complete requests, each an environ that g
 its encoder turns a response's parts into bytes. A request that cannot be served is Refused with a status.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
 Environ = dict[str, Any]
+
+BAD_REQUEST = "400 Bad Request"
+TOO_LARGE = "431 Request Header Fields Too Large"
+
+HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%\x80-\xff]*)(?::[0-9]*)?")  # RFC 9110 section 7.2
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+def unescaped(path: str) -> str:
+    """Decode a path's percent-encoded bytes, once."""
+    return _ESCAPED.sub(lambda match: bytes((int(match[1], 16),)), path.encode("latin-1")).decode("latin-1")
 
 
 class Refused(Exception):

@@ -6,9 +6,8 @@ reload or call procedures, and are refused. Source: "The uwsgi Protocol" of uWSG
 
 from collections.abc import Iterable
 
-from forkserve.protocol.cgi import BAD_REQUEST
 from forkserve.protocol.gateway import OneRequest, speaks_http
-from forkserve.protocol.types import Refused
+from forkserve.protocol.types import BAD_REQUEST, Refused
 
 HEAD_BYTES = 4  # modifier1: u8, size of the variables: u16 little-endian, modifier2: u8
 WSGI = 0

@@ -9,8 +9,7 @@ import re
 from typing import NamedTuple
 
 from forkserve.net.trust import Trust
-from forkserve.protocol.cgi import HOST
-from forkserve.protocol.types import Environ
+from forkserve.protocol.types import HOST, Environ
 
 _X_KEYS = (
     "HTTP_X_FORWARDED_FOR",

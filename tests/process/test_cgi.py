@@ -40,6 +40,8 @@ PROGRAMS = {
     "odd-head": "#!/bin/sh\nprintf 'Hello there\\n\\nbody'\n",
     "no-field": "#!/bin/sh\nprintf 'X-A: b\\n\\nbody'\n",
     "two-status": "#!/bin/sh\nprintf 'Status: 200 OK\\nStatus: 500 No\\n\\nbody'\n",
+    "odd-length": "#!/bin/sh\necho $$ > $HANGS; printf 'Status: 200\\nContent-Length: x\\n\\n'; sleep 1000\n",
+    "dies": "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nbegun'; kill -KILL $$\n",
     "silent": "#!/bin/sh\n",
     "cannot-run": "#!/no/such/interpreter\n",
     "nph-own": "#!/bin/sh\nprintf 'HTTP/1.1 200 OK\\r\\n\\r\\nown'\n",
@@ -137,7 +139,34 @@ def test_a_program_that_hangs_is_killed_with_its_children(server: Server) -> Non
     wait_until(lambda: not lives(pid), "its child's end")
 
 
-@pytest.mark.parametrize("path", ["/hangs-later", "/writes-on"])
+def test_a_program_whose_head_the_server_cannot_send_is_killed(server: Server) -> None:
+    assert server.get("/odd-length").status == 500
+    pid = int((server.folder / "hangs.pid").read_text())
+    wait_until(lambda: not lives(pid), "its end")
+
+
+def test_a_body_in_chunks_that_still_arrive_reaches_the_program() -> None:
+    server = Server(app="forkserve.apps.cgi:folder('.')", stream_request_body=True)
+    (server.folder / "environ").write_text(ENVIRON)
+    (server.folder / "environ").chmod(0o755)
+    with server, Client(server) as client:
+        client.send(b"POST /environ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+        assert client.reply().line == "HTTP/1.1 100 Continue"
+        client.send(b"4\r\nbody\r\n0\r\n\r\n")
+        told = json.loads(client.reply().body)
+    assert (told["body"], told["environ"]["CONTENT_LENGTH"]) == ("body", "4")
+    assert "HTTP_TRANSFER_ENCODING" not in told["environ"]
+
+
+def test_a_cgi_program_refuses_a_body_whose_length_nobody_told() -> None:
+    env = {**os.environ, **variables("/", "POST"), "HTTP_TRANSFER_ENCODING": "chunked", "PYTHONPATH": str(ROOT)}
+    env.pop("CONTENT_LENGTH", None)
+    command = [sys.executable, "-m", "forkserve.cgi", SITE]
+    done = subprocess.run(command, env=env, input=b"12345", capture_output=True, timeout=PATIENCE_S)
+    assert done.stdout.startswith(b"Status: 411 Length Required\r\n")
+
+
+@pytest.mark.parametrize("path", ["/hangs-later", "/writes-on", "/dies"])
 def test_a_body_that_is_cut_does_not_look_whole(server: Server, path: str) -> None:
     raw = b""
     with server.connect() as sock:
@@ -157,7 +186,8 @@ def test_an_app_is_a_cgi_program(server: Server) -> None:
     environ = told["environ"]
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"], told["bytes"]) == ("/app", "/a b", 1000)
     assert (environ["HTTP_X_Y"], environ["QUERY_STRING"]) == ("z", "c=d")
-    assert server.get("/app").json["environ"]["PATH_INFO"] == ""
+    itself = server.get("/app").json["environ"]
+    assert (itself["SCRIPT_NAME"], itself["PATH_INFO"]) == ("/app", "")
     assert server.get("/app/empty").status == 204
     assert len(server.get("/app/stream?300").body) == len(b"".join(b"%d\n" % n * 100 for n in range(300)))
     assert server.get("/app/raise").status == 500

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -93,7 +94,8 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 class Servers:
     """A running server for each combination of settings."""
 
-    def __init__(self) -> None:
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
         self._running: dict[tuple[tuple[str, str], ...], Server] = {}
 
     def having(self, settings: Mapping[str, Any]) -> Server:
@@ -102,20 +104,14 @@ class Servers:
         if key not in self._running:
             server = Server(app="echo:app", **settings)
             server.write_app(APP, "echo")
-            self._running[key] = server.__enter__()
+            self._running[key] = self._stack.enter_context(server)
         return self._running[key]
-
-    def close(self) -> None:
-        """Stop them all."""
-        for server in self._running.values():
-            server.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
-    servers = Servers()
-    yield servers
-    servers.close()
+    with ExitStack() as stack:
+        yield Servers(stack)
 
 
 def raw_of(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A real Bottle site, served by two workers, used with requests and curl."""
+"""Real Bottle, Falcon and Pyramid sites, each served by two workers, used with requests and curl."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,25 +6,17 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.apps.clients import new_session
 from tests.apps.everyday import EVERYDAY, Check
 from tests.harness import Server
 
-pytest.importorskip("bottle")
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["bottle", "falcon", "pyramid"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    pytest.importorskip(request.param)
     with Server(
-        app="tests.apps.sites.bottle_site:app", workers=2, expect=['app raised request="GET /raise']
+        app=f"tests.apps.sites.{request.param}_site:app", workers=2, expect=['app raised request="GET /raise']
     ) as serving:
         yield serving
-
-
-@pytest.fixture
-def session() -> Iterator[requests.Session]:
-    with new_session() as fresh:
-        yield fresh
 
 
 @pytest.mark.parametrize("check", EVERYDAY, ids=lambda check: check.__name__)
