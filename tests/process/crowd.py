@@ -130,14 +130,3 @@ def houses(s: Server, workers: int, each: int) -> Iterator[dict[int, list[Client
 def descriptors(pid: int) -> int:
     """How many descriptors a process has."""
     return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def sockets(pid: int) -> int:
-    """How many of them are sockets."""
-    found = 0
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            found += os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
-        except FileNotFoundError:
-            pass  # closed meanwhile
-    return found

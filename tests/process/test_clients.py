@@ -4,13 +4,13 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.client import Client
 from tests.harness import Server, wait_until
+from tests.process.tools import open_files
 
 APP = '''
 import os, sys, time
@@ -130,9 +130,9 @@ def test_a_slow_reader_of_a_stream_costs_disk_and_neither_the_worker_nor_its_mem
     wait_until(lambda: not spools(pid), "the end of the file")
 
 
-def spools(pid: int) -> list[Path]:
+def spools(pid: int) -> list[str]:
     """The unlinked files that a worker holds."""
-    return [link for link in Path(f"/proc/{pid}/fd").iterdir() if str(link.readlink()).startswith("/tmp/#")]
+    return [target for target in open_files(pid) if target.startswith("/tmp/#")]
 
 
 def test_a_slow_reader_makes_a_streaming_app_wait_when_the_spool_is_full() -> None:

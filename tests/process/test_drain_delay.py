@@ -16,7 +16,7 @@ def test_stop_with_a_delay_accepts_until_it_is_over_and_then_drains() -> None:
     with Server(app=SITE, workers=2, drain_delay="1s") as s:
         began = time.monotonic()
         s.signal(signal.SIGTERM)
-        s.wait_line("draining")
+        s.wait_status("draining")
         assert s.heard("STOPPING") == ["1"], "whoever balances load learns of it at once"
         asked = 0
         while time.monotonic() - began < 0.8:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness import Server, read_to_end, wait_until
 from tests.process.probes import status
-from tests.process.tools import lives, one_request
+from tests.process.tools import lives, one_request, open_files
 
 # /fork?HOW leaves a child behind that waits for its SIGTERM, and answers with its pid.
 APP = """
@@ -58,17 +58,13 @@ def _is_gone(pid: int) -> bool:
     return not lives(pid)
 
 
-def _descriptors(pid: int) -> list[str]:
-    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-
-
 @pytest.mark.parametrize("how", ["os", "multiprocessing"])
 def test_child_of_the_app_holds_no_listener_no_connection_and_no_channel(how: str) -> None:
     with _server() as s, s.connect() as kept:
         kept.sendall(one_request("/", close=False))
         assert kept.recv(65536).startswith(b"HTTP/1.1 200")
         with _forked(s, how) as child:
-            held = _descriptors(child)
+            held = open_files(child)
             assert [target for target in held if target.startswith(("socket:", "anon_inode:"))] == []
             kept.sendall(one_request("/"))
             assert read_to_end(kept).startswith(b"HTTP/1.1 200"), "the end comes although the child lives"

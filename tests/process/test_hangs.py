@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.harness import Server, read_to_end, wait_until
-from tests.process.tools import answers, lives, one_request, status
+from tests.process.tools import answers, lives, one_request, status, wait_retiring
 
 SITE = "tests.process.site:app"
 DUMPED = ["request overdue", "worker was asked for its stacks", "worker exited", "degraded"]
@@ -160,6 +160,7 @@ def test_promise_05_hang_in_an_exit_handler_of_the_app_is_bounded_by_the_grace_a
         s.signal(signal.SIGHUP)
         s.wait_line("retiring worker")
         began = time.monotonic()
+        wait_retiring(old)
         assert s.get().text == "leaves 2 0"
         wait_until(lambda: not lives(old), "the end of the old worker")
         assert 0.9 < time.monotonic() - began < 1.0 + 1.0 + 1.0

@@ -4,7 +4,7 @@ import os
 import signal
 
 from tests.harness import Server, wait_until
-from tests.process.tools import title
+from tests.process.tools import open_files, title
 
 SITE = "tests.process.site:app"
 
@@ -74,12 +74,7 @@ def test_usr1_to_one_worker_reopens_its_logs() -> None:
 
 def _holders(s: Server, path: str) -> list[int]:
     """The processes of the server that have this file open."""
-    found = []
-    for process in s.tree():
-        folder = f"/proc/{process.pid}/fd"
-        if path in [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]:
-            found.append(process.pid)
-    return found
+    return [process.pid for process in s.tree() if path in open_files(process.pid)]
 
 
 def test_titles_say_who_each_process_is() -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from tests.client import Client
 from tests.harness import Answer, Server, wait_until
-from tests.process.crowd import crowd, houses, serve, sockets, told, who
-from tests.process.tools import Gate, lives, one_request
+from tests.process.crowd import crowd, houses, serve, told, who
+from tests.process.tools import Gate, lives, one_request, sockets, wait_retiring
 
 
 def test_promise_14_only_the_slow_request_waits_and_all_others_of_its_worker_are_served_by_siblings() -> None:
@@ -146,7 +146,7 @@ def test_promise_14_half_a_head_and_half_a_body_survive_a_reload_on_their_connec
         body.send(b"POST /?body HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
         who(fresh_like)  # what was sent before it has arrived
         s.signal(signal.SIGHUP)
-        s.wait_line("retiring worker")
+        wait_retiring(old)
         found = told(head.send(b"st: x\r\n\r\n"))
         assert (found["query"], found["pid"] != old) == ("half", True)
         found = told(body.send(b"def"))
@@ -181,9 +181,10 @@ def test_promise_14_connections_in_the_queue_are_answered_before_a_stop() -> Non
 @pytest.mark.parametrize("relay", [True, False])
 def test_reload_may_turn_the_relay_off_and_on_without_forgetting_who_is_queued(relay: bool) -> None:
     with serve(workers=1, config=f"relay = {str(relay).lower()}") as s, crowd(s, 3) as clients:
+        [old] = s.workers()
         s.config.write_text(f"relay = {str(not relay).lower()}")
         s.signal(signal.SIGHUP)
-        s.wait_line("retiring worker")
+        wait_retiring(old)
         for client in clients:
             reply = client.get("/").reply()
             assert reply.code == 200

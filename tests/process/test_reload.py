@@ -11,7 +11,7 @@ import pytest
 from tests.harness import Server, wait_until
 from tests.process.load import Load
 from tests.process.probes import MostLive
-from tests.process.tools import Gate, answers, one_request
+from tests.process.tools import Gate, answers, one_request, sockets, wait_retiring
 
 # FORKSERVE_FULL=1 asks for the long form, as `make promises` does.
 FULL = bool(os.environ.get("FORKSERVE_FULL"))
@@ -117,10 +117,11 @@ def test_promise_04_request_in_flight_outlives_the_reload() -> None:
 def test_promise_01_idle_kept_connection_is_led_away_where_there_is_no_relay() -> None:
     with Server(app="tests.process.site:app", workers=1, relay="false") as s:
         with s.connect() as sock:
+            [old] = s.workers()
             sock.sendall(one_request("/pid", close=False))
             assert b"Connection: close" not in sock.recv(65536)
             s.signal(signal.SIGHUP)
-            s.wait_line("retiring worker")
+            wait_retiring(old)
             sock.sendall(one_request("/pid", close=False))
             answer = sock.recv(65536)
             assert answer.startswith(b"HTTP/1.1 200")
@@ -134,16 +135,11 @@ def test_promise_01_half_a_head_sent_before_the_reload_is_answered_after_it() ->
         sock.sendall(b"GET /pid HTTP/1.1\r\nHo")
         [worker] = s.workers()
         before = 4  # the listener, the channel, both ends of the relay
-        wait_until(lambda: _sockets(worker) > before, "the accept")
+        wait_until(lambda: sockets(worker) > before, "the accept")
         s.signal(signal.SIGHUP)
-        s.wait_line("retiring worker")
+        wait_retiring(worker)
         sock.sendall(b"st: x\r\n\r\n")
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
-
-
-def _sockets(pid: int) -> int:
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    return sum(link.startswith("socket:") for link in links)
 
 
 def test_promise_09_storm_of_reloads_converges_on_the_last_code() -> None:

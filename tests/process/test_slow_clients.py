@@ -6,7 +6,6 @@ How quickly it is answered is measured by benchmarks/slow_clients.py. FORKSERVE_
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from benchmarks.slow_crowd import Crowd, Kind, raise_descriptor_limit
 from tests.client import Client
 from tests.harness import PATIENCE_S, Server, wait_until
+from tests.process.tools import sockets
 
 FULL = bool(os.environ.get("FORKSERVE_FULL"))
 COUNTS = (
@@ -39,17 +39,6 @@ def echoing(**settings: object) -> Server:
     server = Server(app="echo_app:app", **settings)  # type: ignore[arg-type]  # settings, not the harness's own
     server.write_app(ECHO, "echo_app")
     return server
-
-
-def sockets(pid: int) -> int:
-    """How many sockets a process holds."""
-    found = 0
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found += os.readlink(link).startswith("socket:")
-        except OSError:
-            pass  # closed since the folder was listed
-    return found
 
 
 def gather(crowd: Crowd, pid: int, count: int) -> None:

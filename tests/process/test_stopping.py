@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness import Server, read_to_end, wait_until
 from tests.process.probes import cpu_share
-from tests.process.tools import Gate, can_be_bound, lives, one_request
+from tests.process.tools import Gate, can_be_bound, lives, one_request, wait_retiring
 
 SITE = "tests.process.site:app"
 
@@ -51,8 +51,9 @@ def test_promise_04_upload_in_flight_outlives_the_stop() -> None:
             sock.sendall(b"POST /pid HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n")
             assert sock.recv(100).startswith(b"HTTP/1.1 100")
             sock.sendall(b"abc")
+            [worker] = s.workers()
             s.signal(signal.SIGTERM)
-            s.wait_line("retiring worker")
+            wait_retiring(worker)
             sock.sendall(b"def")
             assert read_to_end(sock).startswith(b"HTTP/1.1 200")
         assert s.wait_exit() == 0
@@ -273,7 +274,7 @@ def test_promise_10_worker_with_a_slow_upload_sleeps_while_an_abstract_socket_dr
         assert upload.recv(100).startswith(b"HTTP/1.1 100")
         [worker] = s.workers()
         s.signal(signal.SIGTERM)
-        s.wait_line("retiring worker")
+        wait_retiring(worker)
         with pytest.raises(ConnectionRefusedError):
             s.connect(name)
         other.sendall(one_request("/pid"))

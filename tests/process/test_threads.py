@@ -18,7 +18,7 @@ from tests.harness import Server, read_to_end, wait_until
 from tests.process.load import Load
 from tests.process.probes import cpu_share
 from tests.process.probes import status as server_status
-from tests.process.tools import Gate, answers, lives, one_request
+from tests.process.tools import Gate, answers, lives, one_request, sockets, wait_retiring
 
 SITE = "tests.process.site:app"
 HUNG = ["request overdue", "worker was asked for its stacks", "worker exited", "degraded"]
@@ -242,8 +242,7 @@ def test_client_that_left_costs_nobody_anything() -> None:
         gate.open()
         for n in range(6):
             assert s.get(f"/echo?{n}").text == str(n)
-        fds = Path(f"/proc/{worker}/fd")
-        wait_until(lambda: sum(1 for fd in fds.iterdir() if "socket" in str(fd.readlink())) <= 5, "its end")
+        wait_until(lambda: sockets(worker) <= 5, "its end")
         assert s.workers() == [worker]
 
 
@@ -287,8 +286,9 @@ def test_promise_02_graceful_stop_answers_what_runs_and_what_waits_for_a_thread(
         waiting = [stack.enter_context(s.connect()) for _ in range(5)]
         for n, sock in enumerate(waiting):
             sock.sendall(one_request(f"/echo?{n}"))
+        [worker] = s.workers()
         s.signal(signal.SIGTERM)
-        s.wait_line("retiring worker")
+        wait_retiring(worker)
         gate.open()
         other.open()
         assert [bodies(read_to_end(sock)) for sock in waiting] == [[b"%d" % n] for n in range(5)]

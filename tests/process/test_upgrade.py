@@ -18,7 +18,8 @@ import pytest
 
 from tests.harness import ROOT, Server, wait_until
 from tests.process.load import Load
-from tests.process.tools import Gate, answers, lives, status
+from tests.process.probes import status as server_status
+from tests.process.tools import Gate, answers, lives, open_files, status
 
 SITE = "tests.process.site:app"
 QUICK: dict[str, Any] = {"reload_settle": 0}
@@ -39,8 +40,8 @@ def ctl(s: Server, *words: str, program: str = sys.executable) -> subprocess.Com
 def descriptors(pid: int) -> dict[str, int]:
     """How many of each kind a process has open; numbers of sockets and the like are left out."""
     counts: dict[str, int] = {}
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        kind = os.readlink(f"/proc/{pid}/fd/{fd}").partition(":[")[0]
+    for target in open_files(pid):
+        kind = target.partition(":[")[0]
         counts[kind] = counts.get(kind, 0) + 1
     return counts
 
@@ -113,6 +114,7 @@ def test_promise_11_nothing_is_lost_and_nothing_grows_over_many_upgrades() -> No
     with s:
         master = psutil.Process(s.pid)
         upgrade(s, 1)
+        server_status(s)  # answered once the master has let go of who ended last, a moment after the line
         first, began_bytes = descriptors(s.pid), master.memory_info().rss
         began = time.monotonic()
         with Steady(s) as client:
@@ -126,7 +128,7 @@ def test_promise_11_nothing_is_lost_and_nothing_grows_over_many_upgrades() -> No
         )
         assert client.failures == []
         assert client.count >= count
-        assert descriptors(s.pid) == first
+        wait_until(lambda: descriptors(s.pid) == first, f"no descriptor more than {first}")
         assert grown < 2 << 20
         assert len(s.workers()) == 2
 
@@ -177,7 +179,7 @@ def test_promise_11_broken_package_is_refused_by_the_trial_and_everything_stays(
         )
         assert s.wait_status("generation 1 serving; upgrade failed: the new program exited with 1")
         assert s.get("/pid").json == before
-        assert descriptors(s.pid) == open_before
+        wait_until(lambda: descriptors(s.pid) == open_before, f"no descriptor more than {open_before}")
         assert "SyntaxError" in s.log()
         (package / "master" / "loop.py").write_text(good)
         shutil.copy(ROOT / "forkserve" / "master" / "supervisor.py", package / "master")

@@ -70,6 +70,18 @@ def title(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
 
 
+def wait_retiring(pid: int) -> None:
+    """Wait until this worker has read the order to leave, or is gone: the log tells only that the master gave it."""
+    wait_until(lambda: _retires(pid), f"worker {pid} to retire")
+
+
+def _retires(pid: int) -> bool:
+    try:
+        return not lives(pid) or title(pid).endswith(" retiring")
+    except OSError:  # gone between the two looks
+        return True
+
+
 def status(pid: int, field: str) -> str:
     """One field of /proc/PID/status."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -82,6 +94,22 @@ def lives(pid: int) -> bool:
         return not status(pid, "State").startswith("Z")
     except (OSError, StopIteration):
         return False
+
+
+def open_files(pid: int) -> list[str]:
+    """What each descriptor of a process leads to, without those that are closed while we look."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except FileNotFoundError:
+            pass
+    return found
+
+
+def sockets(pid: int) -> int:
+    """How many sockets a process holds."""
+    return sum(target.startswith("socket:") for target in open_files(pid))
 
 
 def can_be_bound(port: int) -> bool:
