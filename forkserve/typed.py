@@ -14,6 +14,8 @@ __all__ = ["Codec", "Struct", "from_json", "from_msgpack", "replaced", "to_json"
 
 T = TypeVar("T")
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: nested too deep
+
 
 class Codec(Generic[T]):
     """Spells and reads records of one union; each member has a tag of its own: ``tag="ready"``."""
@@ -30,7 +32,7 @@ class Codec(Generic[T]):
         """Read one record; None if it is none of the union: the other side's memory may be anything."""
         try:
             record: T = self._decode(raw)
-        except msgspec.MsgspecError:
+        except _UNREADABLE:
             return None
         return record
 
@@ -49,7 +51,7 @@ def from_msgpack(raw: bytes, type: type[T]) -> T | None:
     """Read one record: fields that it does not know are skipped; None if it is no such thing."""
     try:
         return msgspec.msgpack.decode(raw, type=type)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         return None
 
 
@@ -62,5 +64,5 @@ def from_json(raw: bytes) -> Any:
     """Read JSON; None for what is none."""
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # the last: nested too deep
+    except _UNREADABLE:
         return None

@@ -231,8 +231,7 @@ class Children:
         child = self._by_id.pop(id, None)
         if child is not None:
             del self._by_pid[child.pid]
-            self._hang_up(child)
-            child.row.clear()
+            self._hang_up(child)  # its row may be its successor's by now
 
     def _hang_up(self, child: Child) -> None:
         fd = next((fd for fd, known in self._by_fd.items() if known is child), None)

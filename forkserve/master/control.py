@@ -17,6 +17,7 @@ from typing import Any
 from forkserve.errors import BindError
 from forkserve.log import log
 from forkserve.master import handover as over
+from forkserve.net import address
 from forkserve.net.address import Address, Family
 from forkserve.net.listener import Listener, Owner, bind_all
 from forkserve.typed import from_json, to_json
@@ -45,8 +46,14 @@ def auto_address(pid: int) -> Address:
 
 
 def place_of(where: str) -> Address:
-    """Return the address that the setting means: a path, or "auto"."""
-    return auto_address(os.getpid()) if where == "auto" else Address(Family.UNIX, path=where)
+    """Return the address that the setting means, a path or "auto", as an exec spells and reads it. Raises BindError."""
+    if where == "auto":
+        return auto_address(os.getpid())
+    guard = "./" if where.startswith("@") else ""  # else it would read as an abstract name
+    try:
+        return address.parse(f"unix://{guard}{where}")
+    except ValueError as error:
+        raise BindError(f"control_socket = {where!r}: {error}") from None
 
 
 def listen(where: str) -> Listener:

@@ -16,7 +16,7 @@ from typing import Any, assert_never
 from forkserve import __version__
 from forkserve.accesslog import check_format
 from forkserve.birth import ChildMain
-from forkserve.config.resolve import Resolved, diff
+from forkserve.config.resolve import Resolved
 from forkserve.errors import ExitCode, ForkserveError
 from forkserve.log import log
 from forkserve.master import actions as act
@@ -29,6 +29,7 @@ from forkserve.master.fittings import Fittings
 from forkserve.master.lookout import Lookout
 from forkserve.master.outfit import Outfit
 from forkserve.master.records import Phase
+from forkserve.master.state import LEAVING
 from forkserve.master.status import snapshot
 from forkserve.master.stock import take_stock
 from forkserve.master.supervisor import Supervisor
@@ -76,7 +77,7 @@ class Master:
         self._outfits: dict[int, Outfit] = {}  # by generation: a respawn gets that of its own
         self._inbox: deque[ev.Event] = deque()
         self._exit_code: int | None = None
-        self._shown = ""
+        self._shown = 0  # the generation in the title
         self._began_at = old.began_at if old else monotonic()
         self._trial: Trial | None = None
         self._may_change_fittings = old is not None  # the first settings that are read after an exec may
@@ -93,7 +94,7 @@ class Master:
         title.set_name(self._resolved.settings.proc_name)
         self._epoll = select.epoll()
         self._epoll.register(self._wakeup.read_fd, select.EPOLLIN)
-        self._verbs = Verbs(self._wish, self._status)
+        self._verbs = Verbs(self._wish, self._status, lambda: self._mind.phase in LEAVING)
         try:
             if self._old is None:
                 self._begin()
@@ -293,6 +294,7 @@ class Master:
         """What a child closes: everything that is the master's alone, and the listeners of other generations."""
         closers: list[Callable[[], None]] = [self._wakeup.close, self._epoll.close, self._notifier.close]
         closers += [listener.close for listener in self._doors.all if listener not in listeners]
+        closers += [self._trial.let_go] if self._trial else []
         return [*closers, self._fittings.let_go]
 
     def _load_config(self) -> ev.Event:
@@ -309,13 +311,13 @@ class Master:
                 undo.pop_all()
         except ForkserveError as error:
             return ev.ConfigRejected("; ".join(str(error).splitlines()))
+        except outfit.HALF_DEPLOYED as error:  # this program, which is whole, serves on
+            return ev.ConfigRejected(f"a part of forkserve that they need is broken on the disk: {error}")
         change()
         self._resolved = resolved
-        for changed in diff(old, new):
-            was, text = changed.spelled()
-            log.info("setting changed", name=changed.name, old=was, new=text, applies_to=changed.applies_to)
+        readings.tell_changes(old, new)
         title.set_name(new.proc_name)
-        self._shown = ""
+        self._shown = 0
         return ev.ConfigLoaded(readings.policy_of(new), resize=old.workers != new.workers)
 
     def _change_fittings(self, resolved: Resolved, undo: ExitStack) -> Callable[[], None]:
@@ -388,10 +390,9 @@ class Master:
         return snapshot(self._mind, self._children, self._doors.all, self._resolved.settings, now, self._began_at)
 
     def _show_title(self) -> None:
-        shown = f"{self._mind.generation} {self._mind.phase.value}"
-        if shown != self._shown:
-            self._shown = shown
-            title.set_title("master", self._mind.generation)
+        if self._shown != self._mind.generation:
+            self._shown = self._mind.generation
+            title.set_title("master", self._shown)
 
 
 def _jitter() -> float:

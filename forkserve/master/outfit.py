@@ -14,6 +14,9 @@ from forkserve.typed import Struct
 from forkserve.unix import identity
 from forkserve.unix.identity import Identity
 
+# What an import late in a master's life raises where the disk holds another version by then, or half of one.
+HALF_DEPLOYED = (ImportError, SyntaxError, NameError, AttributeError)
+
 
 class Outfit(Struct, frozen=True):
     """One generation's."""
@@ -29,7 +32,7 @@ def resume(settings: Settings, listeners: tuple[Listener, ...]) -> Outfit:
     """Make the outfit of an old generation again, after an exec; what is missing by now is told to who needs it."""
     try:
         return Outfit(settings, listeners, tls_context(settings, is_news=False), identity_of(settings))
-    except ForkserveError as error:
+    except (ForkserveError, *HALF_DEPLOYED) as error:
         return Outfit(settings, listeners, trouble=str(error))
 
 

@@ -33,12 +33,12 @@ class Continued(Struct, frozen=True):
 
 def fill_standard_descriptors() -> None:
     """Open /dev/null where 0, 1 or 2 were closed by whoever started us: else a socket of ours would get that number,
-    and what is printed would go to it."""
+    and what is printed would go to it. Programs that the app runs have them too."""
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest free number: this one
 
 
 def fork(child: Callable[[], int], leave_behind: Iterable[Callable[[], None]]) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from forkserve.config.resolve import Resolved
+from forkserve.config.resolve import Resolved, diff
 from forkserve.config.settings import Settings
 from forkserve.config.values import parse_share
 from forkserve.errors import SettingsError
@@ -37,6 +37,13 @@ def set_up_log(settings: Settings) -> None:
         log.setup(settings.errorlog, settings.loglevel)
     except OSError as error:
         raise SettingsError(f"errorlog = {settings.errorlog!r}: cannot be opened: {error.strerror}") from None
+
+
+def tell_changes(old: Settings, new: Settings) -> None:
+    """Log each setting that differs, and when that takes effect."""
+    for changed in diff(old, new):
+        was, text = changed.spelled()
+        log.info("setting changed", name=changed.name, old=was, new=text, applies_to=changed.applies_to)
 
 
 def wanted(resolved: Resolved, handed: Iterable[Handed]) -> tuple[address.Address, ...]:

@@ -172,7 +172,7 @@ class Supervisor:
             case ev.ExecFailed(error=error):
                 self._upgrade_failed(error)
             case ev.Resumed():
-                self._resumed()
+                self._resumed(now)
             case ev.Upgrade():
                 upgrading.begin(self._state, self._orders, now)
             case ev.Reload() | ev.Scale() if self._state.leaving:
@@ -305,8 +305,9 @@ class Supervisor:
         upgrading.fail(self._state, self._orders, error, detail)
         self._load_what_waits()
 
-    def _resumed(self) -> None:
+    def _resumed(self, now: float) -> None:
         """Nothing but the master has changed; the reload makes workers of the new code, and ends who waits for it."""
+        self._skip_killing_round(now)  # however long the exec took, nobody was heard
         self._orders.say("info", "upgraded", gen=self._state.generation, workers=self._state.ready)
         self._reload()
 

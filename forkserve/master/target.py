@@ -80,6 +80,10 @@ class Trial:
             pass
         os.close(self._output)
 
+    def let_go(self) -> None:
+        """Close this process's copy, as a new child does."""
+        os.close(self._output)
+
     def verdict(self, ended: process.Ended) -> ev.TargetAccepted | ev.TargetRefused:
         """Say how it ended."""
         size = os.fstat(self._output).st_size

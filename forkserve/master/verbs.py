@@ -18,10 +18,14 @@ VERBS = ("status", "reload", "upgrade", "scale", "stop", "reopen")
 class Verbs:
     """The verbs, and who waits for the end of a reload."""
 
-    def __init__(self, wish: Callable[[ev.Wish], int], status: Callable[[], dict[str, Any]]) -> None:
-        """``wish`` meets a wish and returns how many reloads were ever wished for; ``status`` is the snapshot."""
+    def __init__(
+        self, wish: Callable[[ev.Wish], int], status: Callable[[], dict[str, Any]], is_leaving: Callable[[], bool]
+    ) -> None:
+        """``wish`` meets a wish and returns how many reloads were ever wished for; ``status`` is the snapshot;
+        ``is_leaving``: whether the service was told to stop."""
         self._wish = wish
         self._status = status
+        self._is_leaving = is_leaving
         self._waiting: list[tuple[int, Reply]] = []
         self._upgrading: list[Reply] = []  # who waits for the upgrade that is under way
         self._refused = ""  # what was said of the upgrade that was just wished for
@@ -31,6 +35,8 @@ class Verbs:
         match request:
             case {"verb": "status"}:
                 reply({"ok": True, "status": self._status()}, True)
+            case {"verb": "reload" | "scale"} if self._is_leaving():
+                reply({"ok": False, "error": "the service is stopping"}, True)
             case {"verb": "reload", "wait": True}:
                 self._reload_and_wait(reply)
             case {"verb": "reload"}:
@@ -102,9 +108,6 @@ class Verbs:
             reply({"ok": True}, True)
 
     def _reload_and_wait(self, reply: Reply) -> None:
-        if self._status()["phase"] in ("draining", "stopping"):
-            reply({"ok": False, "error": "the service is stopping"}, True)
-            return
         reply({"begun": True}, False)
         number = self._wish(ev.Reload())
         self._waiting.append((number, reply))

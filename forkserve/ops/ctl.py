@@ -81,9 +81,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise ValueError("not a number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, such as 30")
     return min(seconds, _LONGEST_WAIT_S)
 
 

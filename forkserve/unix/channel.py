@@ -35,7 +35,7 @@ class Channel:
         """Yield every message that has arrived; afterwards ``closed`` tells whether the other end is gone."""
         while not self.closed:
             try:
-                message = self._socket.recv(_LARGEST)
+                message = self._next()
             except BlockingIOError:
                 return
             except OSError:
@@ -44,6 +44,14 @@ class Channel:
                 self.closed = True
                 return
             yield message
+
+    def _next(self) -> bytes:
+        try:
+            return self._socket.recv(_LARGEST)
+        except ConnectionResetError:
+            # The other end was closed with something of ours unread. The kernel tells that once, and before what the
+            # other had said, which is still there.
+            return self._socket.recv(_LARGEST)
 
     def close(self) -> None:
         """Close this end."""

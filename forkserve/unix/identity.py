@@ -12,6 +12,7 @@ from forkserve.errors import SettingsError
 from forkserve.typed import Struct
 
 _KEEP = -1  # as chown(2) has it
+_MOST_ID = 2**32 - 2  # one more is -1 to the kernel: as it is
 
 
 class Identity(Struct, frozen=True):
@@ -63,7 +64,7 @@ def find_user(user: str, setting: str = "user") -> int:
 def find_group(group: str, setting: str = "group") -> int:
     """Return the gid of a name or number. Raises SettingsError."""
     if group.isdecimal():
-        return int(group)
+        return _number(group, setting)
     import grp  # lazy: a service without these settings pays nothing
 
     try:
@@ -104,10 +105,17 @@ def _user(user: str, setting: str = "user") -> tuple[int, int, str]:
     """Return uid, gid and name; a number that has no entry has no gid and no name."""
     import pwd
 
+    number = _number(user, setting) if user.isdecimal() else _KEEP
     try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except (KeyError, OverflowError):
-        if user.isdecimal():
-            return int(user), _KEEP, ""
+        entry = pwd.getpwnam(user) if number == _KEEP else pwd.getpwuid(number)
+    except KeyError:
+        if number != _KEEP:
+            return number, _KEEP, ""
         raise SettingsError(f"{setting} = {user!r}: there is no such user") from None
     return entry.pw_uid, entry.pw_gid, entry.pw_name
+
+
+def _number(text: str, setting: str) -> int:
+    if not text.isascii() or len(text) > len(str(_MOST_ID)) or int(text) > _MOST_ID:
+        raise SettingsError(f"{setting} = {text!r}: is no id of a user or group; the highest is {_MOST_ID}")
+    return int(text)

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.harness import Server, wait_until
+from tests.process.test_upgrade import copy_of_the_package
 from tests.process.tools import answers, status
 
 SITE = "tests.process.site:app"
@@ -51,6 +52,35 @@ def test_promise_13_worker_has_only_the_descriptors_of_the_white_list(workers: i
             assert standard == 3, f"a program that the app runs gets more than stdin, stdout and stderr: {open_now}"
             s.signal(signal.SIGHUP)  # and the same for those that are born beside older siblings
             s.wait_line("reload done")
+
+
+def test_promise_13_worker_that_is_born_while_an_upgrade_is_tried_has_nothing_of_the_trial() -> None:
+    s = Server(app=SITE, workers=1)
+    package = copy_of_the_package(s)
+    with s:
+        [first] = s.workers()
+        (package / "cli.py").write_text("import time\ntime.sleep(60)\n")
+        s.signal(signal.SIGUSR2)
+        trial = wait_until(lambda: [pid for pid in s.workers() if pid != first], "the trial")
+        s.signal(signal.SIGTTIN)
+        s.wait_line("worker ready", count=2)
+        [born] = set(s.workers()) - {first, *trial}
+        links = [os.readlink(f"/proc/{born}/fd/{fd}") for fd in os.listdir(f"/proc/{born}/fd")]
+        assert sorted(link for link in links if "memfd" in link) == ["/memfd:forkserve-scoreboard (deleted)"]
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_standard_descriptor_that_was_closed_is_one_in_the_programs_of_the_app_too(closed: int) -> None:
+    s = Server(app="fresh_app:app", workers=1)
+    s.write_app(
+        "import subprocess\n"
+        "def app(environ, start_response):\n"
+        f"    subprocess.run(['sh', '-c', 'where=$(readlink /proc/$$/fd/{closed}); echo $where >out'])\n"
+        "    start_response('200 OK', [])\n    return [open('out', 'rb').read()]\n"
+    )
+    s.command = ["bash", "-c", f'exec {closed}<&-; exec "$@"', "launch", *s.command]
+    with s:
+        assert s.get().text == "/dev/null\n"
 
 
 def test_promise_13_master_has_one_thread_and_never_runs_the_app() -> None:

@@ -150,7 +150,10 @@ def test_reload_that_outlasts_the_patience_of_who_waits_goes_on_and_has_an_exit_
         gate.wait_entered()
         gate.open()
         s.wait_line("reload done gen=2")
-        assert ctl(s, "reload", "--wait", "--timeout", "-1")[0] == 2
+        for wrong in ("-1", "30s", "inf", "nan"):
+            code, _, err = ctl(s, "reload", "--wait", f"--timeout={wrong}")
+            assert code == 2
+            assert err.endswith(f"argument --timeout: {wrong!r} is no number of seconds, such as 30\n")
 
 
 def test_master_that_lets_nobody_in_is_said_to() -> None:
@@ -206,6 +209,20 @@ def test_who_waits_for_a_reload_is_told_when_the_service_stops_instead() -> None
         assert "the service is stopping" in err
 
 
+def test_what_a_stop_has_overtaken_is_refused_and_not_said_to_be_done() -> None:
+    with Server(app=SITE, workers=1) as s, Gate(s) as gate, s.connect() as sock:
+        sock.sendall(one_request(gate.path))
+        gate.wait_entered()
+        assert ctl(s, "stop") == (0, "", "")
+        for words in (["scale", "3"], ["reload"], ["reload", "--wait"], ["upgrade"]):
+            code, out, err = ctl(s, *words)
+            assert (code, out) == (1, "")
+            assert "the service is stopping" in err
+        assert status(s)["size"] == 1
+        gate.open()
+        assert s.wait_exit() == 0
+
+
 def test_scale_reopen_and_stop_do_what_the_signals_do() -> None:
     with Server(app=SITE, workers=1) as s:
         assert ctl(s, "scale", "3") == (0, "", "")
@@ -248,6 +265,30 @@ def test_path_is_for_the_owner_only_and_goes_with_the_service() -> None:
             control(s)
         assert s.stop() == 0
         assert not path.exists()
+
+
+@pytest.mark.parametrize("where", ["./c.sock", "@c.sock", "x/..//c.sock", "ABSOLUTE//c.sock"])
+def test_reloads_after_an_upgrade_know_the_path_again_however_it_is_spelled(where: str) -> None:
+    s = Server(app=SITE, workers=1, reload_settle=0)
+    (s.folder / "x").mkdir()
+    where = where.replace("ABSOLUTE", f"/{s.folder}")
+    path = s.folder / ("@c.sock" if where == "@c.sock" else "c.sock")
+    s.env["FORKSERVE_CONTROL_SOCKET"] = where
+    with s:
+        inode = path.stat().st_ino
+        s.signal(signal.SIGUSR2)
+        s.wait_line("reload done")
+        assert ask(s, str(path), verb="reload", wait=True)["ok"] is True
+        assert path.stat().st_ino == inode, "it was not made anew"
+        assert s.stop() == 0
+        assert not path.exists()
+
+
+def test_path_of_a_folder_is_refused_at_the_start() -> None:
+    s = Server(app=SITE, control_socket="run/", await_ready=False, expect=["control_socket"])
+    with s:
+        assert s.wait_exit() != 0
+        assert "control_socket = 'run/': the path \"run/\" names a folder" in s.said() + s.log()
 
 
 def test_second_instance_does_not_take_the_path_of_a_living_one() -> None:

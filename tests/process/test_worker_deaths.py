@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,16 @@ def test_ttin_and_ttou_change_the_number_of_workers_and_one_always_stays() -> No
         wait_until(lambda: len(s.workers()) == 1, "one worker")
         assert s.get("/pid").status == 200
         s.wait_status("generation 1, 1 worker")
+
+
+def test_row_of_a_slot_names_the_worker_that_is_in_it_now() -> None:
+    """What docs/design.md promises to who reads the scoreboard: the PID and the generation."""
+    with Server(app=SITE, workers=1, expect=["worker exited"]) as s:
+        fds = Path(f"/proc/{s.pid}/fd")
+        board = next(fd for fd in fds.iterdir() if "forkserve-scoreboard" in os.readlink(fd))
+        s.kill(s.workers()[0])
+        s.wait_line("worker ready", count=2)
+        assert struct.unpack("qq", board.read_bytes()[:16]) == (*s.workers(), 1)
 
 
 def test_scaled_size_survives_a_reload() -> None:

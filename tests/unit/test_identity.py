@@ -41,6 +41,18 @@ def test_unknown_names_are_refused(user: str, group: str, why: str) -> None:
         identity.find(user, group)
 
 
+@pytest.mark.parametrize("number", ["4294967295", "4294967296", "99999999999", "1" + "0" * 5000, "٣"])
+def test_number_that_no_kernel_takes_for_an_id_is_refused(number: str) -> None:
+    for user, group, setting in ((number, "1", "user"), ("1", number, "group")):
+        with pytest.raises(
+            SettingsError, match=rf"{setting} = .*: is no id of a user or group; the highest is 4294967294"
+        ):
+            identity.find(user, group)
+    with pytest.raises(SettingsError, match=r"socket_user = .*: is no id"):
+        identity.find_user(number, "socket_user")
+    assert identity.find_user("4294967294") == identity.find_group("4294967294") == 4294967294
+
+
 @pytest.mark.parametrize(("text", "bits"), [("", -1), ("022", 0o022), ("0o27", 0o027), ("660", 0o660), ("0", 0)])
 def test_modes_are_octal(text: str, bits: int) -> None:
     assert identity.mode("umask", text) == bits

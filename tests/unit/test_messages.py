@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forkserve.unix.channel import Channel, pair
@@ -64,6 +64,25 @@ def test_last_words_are_heard_before_the_end(ends: Ends) -> None:
     assert not upper.send(b"x"), "nobody is there"
 
 
+def test_last_words_of_who_did_not_read_are_heard_before_the_end_too(ends: Ends) -> None:
+    """unix(7) tells a reset first, then what was said, then the end."""
+    upper, lower = ends
+    lower.send(b"why")
+    lower.send(b"and why")
+    upper.send(b"Look")
+    lower.close()
+    assert list(upper.receive()) == [b"why", b"and why"]
+    assert upper.closed
+
+
+def test_silent_end_of_who_did_not_read_is_an_end(ends: Ends) -> None:
+    upper, lower = ends
+    upper.send(b"Look")
+    lower.close()
+    assert list(upper.receive()) == []
+    assert upper.closed
+
+
 def test_nothing_is_waited_for_when_the_other_side_does_not_read(ends: Ends) -> None:
     upper, lower = ends
     sent = 0
@@ -90,6 +109,8 @@ def test_lone_surrogates_of_an_app_do_not_silence_it() -> None:
 
 
 @given(st.binary(max_size=200))
+@example(UP.encode(Retiring("abc")).replace(b"abc", b"\xff\xfe\xfd"))  # a frame of ours whose text is no UTF-8
+@example(UP.encode(Ready())[:-1] + b"\x91" * 100_000)  # nested too deep
 def test_any_bytes_are_a_message_or_none(raw: bytes) -> None:
     assert UP.decode(raw) is None or isinstance(UP.decode(raw), Ready | BootFailure | Retiring)
     assert DOWN.decode(raw) is None or isinstance(DOWN.decode(raw), Serve | Leave | Hurry | Reopen)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forkserve.typed import replaced
-from forkserve.unix.relay import MOST_BYTES, Moved, Relay
+from forkserve.unix.relay import _CODEC, MOST_BYTES, Moved, Relay
 
 PLAIN = Moved("127.0.0.1:8000", socket.AF_INET, ("10.0.0.7", 4711), False, 4.5, b"", {})
 EVERY_BYTE = bytes(range(256))
@@ -189,14 +189,20 @@ def test_waiting_for_nobody_costs_no_descriptor(relay: Relay) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
+NO_TEXT = _CODEC.encode(replaced(PLAIN, door="abc")).replace(b"abc", b"\xff\xfe\xfd")
+
+
+@pytest.mark.parametrize("message", [b"\xc1 no record", NO_TEXT], ids=["no record", "no text"])
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_a_message_that_is_none_is_skipped_and_its_descriptors_are_closed(relay: Relay, count: int) -> None:
+def test_a_message_that_is_none_is_skipped_and_its_descriptors_are_closed(
+    relay: Relay, count: int, message: bytes
+) -> None:
     into, _ = raw_ends(relay)
     before = len(os.listdir("/proc/self/fd"))
     relay.reserve()
     with connection() as (client, ours), connection() as (_, good):
         fds = array("i", [ours.fileno()] * count)
-        into.sendmsg([b"\xc1 no record"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if count else [])
+        into.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if count else [])
         assert relay.put(good.fileno(), PLAIN)
         taken = relay.take()
         assert taken is not None
