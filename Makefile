@@ -18,7 +18,7 @@ VENV := .venv/.installed
 
 .PHONY: help
 help: ## list the verbs
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r verb what; do printf '  make %-13s%s\n' "$$verb" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r verb what; do printf '  make %-14s%s\n' "$$verb" "$$what"; done
 
 .PHONY: serve
 serve: $(VENV) ## serve the built-in inspector on http://127.0.0.1:8000
@@ -50,7 +50,7 @@ fuzz-http: $(VENV) ## the HTTP decoder under atheris, where that is installed (.
 .PHONY: promises
 promises: $(VENV) .bench/peers/.installed ## the promises at length: 200 reloads under 100,000 requests, the random lives, the drills; takes long
 	FORKSERVE_FULL=1 $(PYTHON_OF_VENV) -m pytest tests/process $(ARGS)
-		FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py tests/unit/test_supervisor_signals.py
+	FORKSERVE_LIVES=34 $(PYTHON_OF_VENV) -m pytest tests/unit/test_supervisor_lives.py tests/unit/test_supervisor_signals.py
 	$(PYTHON_OF_VENV) benchmarks/drills.py --peers .bench/peers --write docs/promises.md
 
 .PHONY: test-gateways

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from forkserve.accesslog import check_format
@@ -65,24 +66,31 @@ def serve(resolved: Resolved, old: "Handover | None" = None) -> int:
 
 def check_app(settings: Settings) -> int:
     """Load the app in a child of this process, which thus stays without user code, and return the exit code."""
-    # SIGCHLD is waited for like a message: blocked from before the fork, so that it cannot be missed.
+    # SIGCHLD is waited for like a message: blocked from before the fork, so that it cannot be missed. So are those
+    # that end us, until somebody waits who then kills the child: it may hang, and would outlive us.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    signal.signal(signal.SIGTERM, _leave)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM})
     pid = os.fork()
     if pid == 0:
         code: int = ExitCode.APP_IMPORT
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = _load_app(settings)
             _flush()
         finally:
             os._exit(_VERDICT + code)
     try:
-        status = _wait(pid, settings.boot_timeout)
+        status = _wait(pid, settings.boot_timeout, mask)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return _verdict(settings, status)
+
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + signum)
 
 
 def _run(argv: list[str]) -> int:
@@ -96,6 +104,9 @@ def _run(argv: list[str]) -> int:
     if wants_print:
         _print(sources.to_toml(resolved.settings, resolved.origins))
     if wants_check:
+        from forkserve.master.outfit import tls_context
+
+        tls_context(resolved.settings, is_news=False)
         return check_app(resolved.settings)
     return ExitCode.OK if wants_print else serve(resolved)
 
@@ -115,7 +126,7 @@ def _run_as_target(argv: list[str], word: str, fd: str, nonce: str) -> int:
         loader = _target_loader(argv)
     except ForkserveError as error:
         # It was tried a moment ago; now the reload will say what is wrong, while the old workers serve.
-        loader = Loader(Layer(problems=(str(error),)), {})
+        loader = _unreadable(str(error))
     return serve(Resolved(over.settings_from_plain(old.settings), old.origins, loader), old)
 
 
@@ -136,6 +147,11 @@ def _rehearse(argv: list[str], old: "Handover") -> None:
 def _target_loader(argv: list[str]) -> Loader:
     params = _read(argv)
     return _loader(params, is_app_needed=True)
+
+
+def _unreadable(problem: str) -> Loader:
+    """What stands in for argv that cannot be read; the next upgrade needs the environment all the same."""
+    return Loader(Layer(problems=(problem,)), dict(os.environ))
 
 
 def _read(argv: list[str]) -> dict[str, Any]:
@@ -165,7 +181,8 @@ def _loader(params: dict[str, Any], *, is_app_needed: bool) -> Loader:
 def _check(settings: Settings) -> None:
     """Refuse what only its user can tell to be wrong. Raises SettingsError."""
     check_format(settings.access_log_format)
-    if any((settings.user, settings.group, settings.umask, settings.socket_mode)):
+    sockets = (settings.socket_mode, settings.socket_user, settings.socket_group)
+    if any((settings.user, settings.group, settings.umask, *sockets)):
         from forkserve.master.outfit import check_owners
 
         check_owners(settings)
@@ -198,11 +215,15 @@ def _load_app(settings: Settings) -> int:
     return ExitCode.OK
 
 
-def _wait(pid: int, timeout_s: float) -> int | None:
-    """Reap the child and return its wait status; None if it was killed for taking too long. 0: wait for ever."""
+def _wait(pid: int, timeout_s: float, mask: set[int]) -> int | None:
+    """Reap the child and return its wait status; None if it was killed for taking too long. 0: wait for ever.
+
+    ``mask``: which signals to block meanwhile, beside SIGCHLD; any other that ends us takes the child along.
+    """
     is_reaped = False
     deadline = time.monotonic() + timeout_s if timeout_s else None
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask | {signal.SIGCHLD})
         while True:
             reaped, status = os.waitpid(pid, os.WNOHANG)
             if reaped:

@@ -34,7 +34,6 @@ APP is module:attr, module (its application, else app, else wsgi) or "module:fac
 Each setting is also a key of the file that --config names and a variable FORKSERVE_<KEY>. Flags win over
 variables, variables over the file. A TIME is seconds or 30s, 500ms, 2m, 1h30m; a SIZE is bytes or 64KiB, 16MiB, 1GB.
 """
-_HANDOVER = "_FORKSERVE_HANDOVER"  # master.handover.VARIABLE, without the import
 
 
 class _Command(click.Command):
@@ -67,7 +66,8 @@ def _command() -> click.Command:
     options: list[click.Parameter] = [_option(setting) for name, setting in declared().items() if name != "app"]
     own = [
         click.Option(["-c", "--config"], metavar="FILE", help="The TOML file of settings; none is read unless named."),
-        click.Option(["--check-config"], is_flag=True, help="Load settings and app, say whether they are good."),
+        click.Option(["--check-config"], is_flag=True,
+                     help="Load settings, certificates and app, say whether they are good."),
         click.Option(["--print-config"], is_flag=True, help="Print the settings as TOML, with their origins."),
         click.Option(["-D", "--daemon"], is_flag=True, is_eager=True, expose_value=False, callback=_refuse_daemon,
                      hidden=True),

@@ -50,7 +50,7 @@ def write_all(fd: int, data: bytes, patience_ms: int, may_block: bool) -> int:
     """Write ``data`` to ``fd`` without ever waiting longer than ``patience_ms`` at a time; returns what was written."""
     view = memoryview(data)
     while view:
-        piece = view if not may_block else view[:_PIECE_BYTES]
+        piece = view if not may_block else view[: _piece(data, len(data) - len(view))]
         try:
             if may_block and not _writable(fd, patience_ms):
                 break
@@ -61,6 +61,12 @@ def write_all(fd: int, data: bytes, patience_ms: int, may_block: bool) -> int:
         except OSError:  # ENOSPC, EPIPE, EIO, EBADF: nobody can be told, the drop is counted
             break
     return len(data) - len(view)
+
+
+def _piece(data: bytes, start: int) -> int:
+    """How many bytes to write at once: whole lines, since between two writes other processes write theirs."""
+    end = start + _PIECE_BYTES
+    return (data.rfind(b"\n", start, end) + 1 - start if end < len(data) else 0) or _PIECE_BYTES
 
 
 def _writable(fd: int, patience_ms: int) -> bool:
@@ -88,7 +94,8 @@ class LogFile:
             path = os.path.abspath(path)  # whoever opens it anew later may stand in another folder
         fd = self._standard_fd if path == "-" else os.open(path, _APPENDING, 0o644)
         if self.fd != self._standard_fd:
-            # The number stays the same, so that whoever was told it (faulthandler) writes to the new file.
+            # From path to path the number stays, so that whoever was told it (faulthandler, in workers) writes to the
+            # new file. From a path to the standard stream it changes: only the master, who told nobody, goes there.
             if path != "-":
                 os.dup2(fd, self.fd, inheritable=False)
                 os.close(fd)
@@ -118,7 +125,7 @@ class LogFile:
             data = b"\n" + data
         written = write_all(self.fd, data, 0 if self.lost else self.patience_ms, self._may_block)
         if written:
-            self._torn = written < len(data)
+            self._torn = written < len(data) and not data.endswith(b"\n", 0, written)
         if written == len(data):
             return True
         self.lost += lines

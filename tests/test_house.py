@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -229,6 +230,17 @@ def test_file_is_short_enough_to_be_read_at_once(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_everything_public_has_a_contract(name: str) -> None:
     assert [node.name for node in public(TREES[name]) if not ast.get_docstring(node) and not is_plain(node)] == []
+
+
+def test_no_example_of_a_property_is_too_slow() -> None:
+    assert hypothesis.settings.default is not None
+    assert hypothesis.settings.default.deadline is None
+
+
+def test_servers_under_test_import_no_tool_of_the_tests() -> None:
+    code = "import sys, tests; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"hypothesis", "pytest"} & set(ran.stdout.split())
 
 
 def public(parent: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:

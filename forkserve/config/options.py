@@ -31,6 +31,7 @@ class Effect(Enum):
 
     NOW = "now"  # HUP: the master goes by it at once
     RELOAD = "reload"  # HUP: new workers have it
+    BIND = "bind"  # HUP: unix sockets that are bound from then on have it
     UPGRADE = "upgrade"  # only a new master has it
 
 

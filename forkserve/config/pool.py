@@ -61,15 +61,15 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     socket_mode: str = declare(
         "", Kind.TEXT, "Sockets",
         'The permissions of unix sockets, in octal: `socket_mode = "0660"`. Who may write may connect. Empty: all that'
-        " `umask` leaves.", metavar="OCTAL",
+        " `umask` leaves.", metavar="OCTAL", effect=Effect.BIND,
     )  # fmt: skip
     socket_user: str = declare(
         "", Kind.TEXT, "Sockets", "Whom the files of unix sockets belong to. Empty: to who started forkserve.",
-        metavar="USER",
+        metavar="USER", effect=Effect.BIND,
     )  # fmt: skip
     socket_group: str = declare(
         "", Kind.TEXT, "Sockets", "The group of the files of unix sockets. Empty: that of who started forkserve.",
-        metavar="GROUP",
+        metavar="GROUP", effect=Effect.BIND,
     )  # fmt: skip
 
     workers: int = declare(

@@ -30,7 +30,8 @@ somebody gave, where: `workers = 4  # from config.toml:3`.
 * **Takes effect.** *Reload*: new workers have the new value after HUP. *Upgrade*: only a new master has it.
 
 Whatever is wrong is told in one line each, with its place, and ends in exit code 2; at a reload the old settings stay.
-`forkserve --check-config` also loads the app, in a process of its own, and exits with 3 or 4 where that fails.
+`forkserve --check-config` also reads the certificates, and loads the app in a process of its own; it exits with 3 or 4
+where that fails.
 """
 
 _TYPES = {
@@ -47,7 +48,12 @@ _TYPES = {
     Kind.TEXTS: "text, or list of texts",
     Kind.MAP: "table of texts; as text `KEY=VALUE`",
 }
-_EFFECTS = {Effect.NOW: "reload, at once", Effect.RELOAD: "reload, with new workers", Effect.UPGRADE: "upgrade"}
+_EFFECTS = {
+    Effect.NOW: "reload, at once",
+    Effect.RELOAD: "reload, with new workers",
+    Effect.BIND: "reload, for unix sockets bound from then on",
+    Effect.UPGRADE: "upgrade",
+}
 
 
 def render() -> str:

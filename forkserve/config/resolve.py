@@ -18,6 +18,12 @@ from forkserve.typed import Struct
 
 # The master writes its own lines by the new value from now on; a worker keeps what it was born with.
 _LOGS_OF_ALL = ("errorlog", "loglevel")
+_REACHES = {
+    Effect.NOW: "at once",
+    Effect.RELOAD: "new workers",
+    Effect.BIND: "unix sockets bound from now on",
+    Effect.UPGRADE: "the next upgrade",
+}
 NO_APP = 'no app: give it as an argument (forkserve module:attr) or as app = "module:attr" in the file'
 
 
@@ -68,6 +74,8 @@ class Change(Struct, frozen=True):
         return self._spell(self.old), self._spell(self.new)
 
     def _spell(self, value: Any) -> str:
+        if self.name == "env":  # the names alone: what variables hold may be secret, and logs are kept
+            return ", ".join(name for name, _ in value)
         written = values.write(declared()[self.name], value)
         if isinstance(written, list):
             return ", ".join(str(item) for item in written)
@@ -78,7 +86,7 @@ class Change(Struct, frozen=True):
         """Say whom the new value reaches, and when."""
         if self.name in _LOGS_OF_ALL:
             return "the master at once, new workers"
-        return {Effect.NOW: "at once", Effect.RELOAD: "new workers", Effect.UPGRADE: "the next upgrade"}[self.effect]
+        return _REACHES[self.effect]
 
 
 def load(argv: Layer, environ: Mapping[str, str], config_path: str = "", *, is_app_needed: bool = False) -> Resolved:
@@ -151,6 +159,8 @@ def diff(old: Settings, new: Settings) -> tuple[Change, ...]:
 
 def _problem(name: str, given: Given, reason: ValueError) -> str:
     raw = given.raw
+    if name == "env":  # what variables hold may be secret, and at a reload this goes to the log
+        return f"{given.origin}: {name}: {reason}"
     if given.is_text and isinstance(raw, tuple):
         raw = ",".join(raw)  # a flag that may be repeated
     return f"{given.origin}: {name} = {_bare(raw) if given.is_text else values.show(raw)}: {reason}"

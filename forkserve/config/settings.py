@@ -73,7 +73,8 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
     forwarded_allow_ips: str = declare(
         "127.0.0.1,::1,unix", Kind.TEXT, "Proxies",
         "Whose X-Forwarded-For, -Proto, -Host, -Prefix and Forwarded fields are believed: addresses, networks such as"
-        " 10.0.0.0/8, `unix` for unix sockets, `*` for all, separated by commas. Anybody else's are dropped.",
+        " 10.0.0.0/8, `*` for all, separated by commas. Anybody else's are dropped. Every list but `none`, which is"
+        " nobody, also believes whoever comes by a unix socket, and `unix` is nobody else.",
     )  # fmt: skip
     proxy_protocol: str = declare(
         "off", Kind.CHOICE, "Proxies",
@@ -164,7 +165,7 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
     env: tuple[tuple[str, str], ...] = declare(
         (), Kind.MAP, "Process",
         'Variables that workers find in their environment, and apps in each environ:'
-        ' `env = { "DJANGO_SETTINGS_MODULE" = "site.settings" }`.'
+        ' `env = { "DJANGO_SETTINGS_MODULE" = "mysite.settings" }`.'
         " May be given several times.", flags=("-e", "--env"), metavar="KEY=VALUE",
     )  # fmt: skip
     proc_name: str = declare(

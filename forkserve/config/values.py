@@ -266,15 +266,21 @@ def _read_map(declared: Declared, raw: object, is_text: bool) -> tuple[tuple[str
     if isinstance(raw, dict):
         pairs = list(raw.items())
     elif is_text and isinstance(raw, str | list | tuple):
-        parts = raw.split(",") if isinstance(raw, str) else raw
-        pairs = [part.partition("=")[::2] for part in map(str, parts) if part]
-        if not all(key and value for key, value in pairs):
+        parts = [part for part in map(str, raw.split(",") if isinstance(raw, str) else raw) if part]
+        if not all(part.find("=") > 0 for part in parts):
             raise ValueError("must be written KEY=VALUE")
+        pairs = [part.partition("=")[::2] for part in parts]
     else:
         raise ValueError('must be a table such as { "key" = "value" }')
     if len({key for key, _ in pairs}) < len(pairs):
         raise ValueError("names a key twice")
-    return tuple((_read_text(declared, key, is_text), _read_text(declared, value, is_text)) for key, value in pairs)
+    texts = tuple((_read_text(declared, key, is_text), _read_text(declared, value, is_text)) for key, value in pairs)
+    if declared.name == "env":  # a variable may be empty
+        if not all(key and "=" not in key for key, _ in texts):
+            raise ValueError('a variable needs a name, without "="')
+    elif not all(key and value for key, value in texts):
+        raise ValueError("neither a prefix nor its folder may be empty")
+    return texts
 
 
 _READERS: dict[Kind, Callable[[Declared, object, bool], Any]] = {

@@ -20,7 +20,7 @@ EVERY_INTERFACE = "0.0.0.0"
 _HIGHEST_PORT = 65535
 _HIGHEST_FD = 2**31 - 1
 # sun_path holds 108 bytes (unix(7)): a path ends in NUL, an abstract name begins with one.
-_LONGEST_PATH_BYTES = 107
+LONGEST_PATH_BYTES = 107
 _LONGEST_NAME = 253  # RFC 1035 section 2.3.4, without the root's dot
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
@@ -117,8 +117,8 @@ def _parse_unix(path: str) -> Address:
             raise ValueError(f'the path "{path}" names a folder; expected that of a socket')
         path = _tidy(path)
     length = len(path.encode(errors="surrogateescape"))
-    if length > _LONGEST_PATH_BYTES:
-        raise ValueError(f"the {what} has {length} bytes; the kernel takes at most {_LONGEST_PATH_BYTES}")
+    if length > LONGEST_PATH_BYTES:
+        raise ValueError(f"the {what} has {length} bytes; the kernel takes at most {LONGEST_PATH_BYTES}")
     return Address(Family.ABSTRACT if is_abstract else Family.UNIX, path=path)
 
 

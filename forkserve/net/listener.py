@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Iterable
 
 from forkserve.errors import BindError
-from forkserve.net.address import Address, Family
+from forkserve.net.address import LONGEST_PATH_BYTES, Address, Family
 from forkserve.typed import Struct
 
 _SO_ATTACH_FILTER = 26  # socket(7); the socket module does not name it
@@ -183,7 +183,7 @@ def _bind_unix(address: Address, backlog: int, owner: Owner) -> Listener:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        owner.make(lambda: sock.bind(temporary), temporary)
+        owner.make(lambda: _bind_path(sock, temporary), temporary)
         sock.listen(backlog)
         listener = Listener(address, sock, address.named(where(sock)))
         status = os.lstat(temporary)
@@ -198,6 +198,19 @@ def _bind_unix(address: Address, backlog: int, owner: Owner) -> Listener:
             pass
         raise
     return listener
+
+
+def _bind_path(sock: socket.socket, path: str) -> None:
+    """Bind a path, also one that is a few bytes longer than the kernel takes: then by its folder's descriptor."""
+    if len(os.fsencode(path)) <= LONGEST_PATH_BYTES:
+        sock.bind(path)
+        return
+    folder, name = os.path.split(path)
+    fd = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        sock.bind(f"/proc/self/fd/{fd}/{name}")
+    finally:
+        os.close(fd)
 
 
 def _refuse_foreign(path: str) -> None:

@@ -81,3 +81,26 @@ def test_value_from_a_flag_stays_above_the_files() -> None:
         s.signal(signal.SIGHUP)
         s.wait_line("reload done gen=2 workers=2")
         assert len(s.workers()) == 2
+
+
+def test_what_variables_hold_is_never_logged() -> None:
+    with Server(app=SITE, config="env = { KEY = 'first-secret' }\n", expect=["reload rejected"]) as s:
+        s.config.write_text("env = { KEY = 'second-secret', TOKEN = '' }\n")
+        s.signal(signal.SIGHUP)
+        assert 'old=KEY new="KEY, TOKEN"' in s.wait_line("setting changed name=env")
+        s.wait_line("reload done")
+        s.config.write_text("env = { '' = 'third-secret' }\n")
+        s.signal(signal.SIGHUP)
+        assert "a variable needs a name" in s.wait_line("reload rejected")
+        assert "secret" not in s.log() + s.said()
+
+
+def test_changed_permissions_are_those_of_unix_sockets_bound_from_then_on() -> None:
+    s = Server(app=SITE, config="", pidfile=None, expect=["socket handed in is not used"])
+    s.config.write_text("bind = ['unix:a.sock']\nsocket_mode = '0600'\n")
+    with s:
+        s.config.write_text("bind = ['unix:a.sock', 'unix:b.sock']\nsocket_mode = '0660'\n")
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done")
+        assert 'applies_to="unix sockets bound from now on"' in s.wait_line("setting changed name=socket_mode")
+        assert [(s.folder / name).stat().st_mode & 0o777 for name in ("a.sock", "b.sock")] == [0o600, 0o660]

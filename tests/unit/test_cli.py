@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from forkserve import __version__
+from forkserve import __version__, cli
 from forkserve.config import resolve, sources
 from forkserve.config.settings import Settings, declared
+from forkserve.errors import SettingsError
+from tests.certificates import Certificate, needs_openssl
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 30  # a bound for a test that has failed; nothing waits for it
@@ -258,7 +260,8 @@ def test_an_app_that_hangs_is_killed_at_the_boot_timeout(apps: Path) -> None:
 
 
 @pytest.mark.parametrize("boot_timeout", ["0", "60"])
-def test_an_interrupt_ends_a_check_and_its_child(apps: Path, boot_timeout: str) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_check_and_its_child(apps: Path, signum: signal.Signals, boot_timeout: str) -> None:
     (apps / "waits.py").write_text("import os, signal\nprint(os.getpid(), flush=True)\n" + APPS["hangs"])
     process = subprocess.Popen(
         [sys.executable, "-m", "forkserve", "--check-config", "--boot-timeout", boot_timeout, "waits"],
@@ -267,16 +270,68 @@ def test_an_interrupt_ends_a_check_and_its_child(apps: Path, boot_timeout: str) 
     assert process.stdout is not None
     child = int(process.stdout.readline())
     try:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signum)
         _, errors = process.communicate(timeout=PATIENCE_S)
-        assert (process.returncode, errors) == (130, "")
+        assert (process.returncode, errors) == (128 + signum, "")
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
     finally:
         process.kill()
-        if process.returncode != 130:  # the check has not ended its child
+        if process.returncode != 128 + signum:  # the check has not ended its child
             os.kill(child, signal.SIGKILL)
             process.communicate()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_with_the_child_leaves_no_child(apps: Path, signum: signal.Signals) -> None:
+    program = (
+        "import os, sys\nfrom forkserve.cli import main\n"
+        "signum = int(sys.argv.pop(1))\nreading, writing = os.pipe()\n"
+        'def begin():\n    os.write(writing, b"%d\\n" % os.getpid())\n'
+        "def end():\n    os.write(1, os.read(reading, 99))\n    os.kill(os.getpid(), signum)\n"
+        "os.register_at_fork(after_in_parent=end, after_in_child=begin)\nmain()\n"
+    )
+    with open(apps / "told", "w") as told:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(int(signum)), "--check-config", "--boot-timeout", "5", "hangs"],
+            cwd=apps, env=ENVIRON, timeout=PATIENCE_S, stdout=told, stderr=told, check=False,
+        )  # fmt: skip
+        child, errors = (apps / "told").read_text().split("\n", 1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(child), signal.SIGKILL)
+    assert (done.returncode, errors) == (128 + signum, "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--certfile", "none.pem"], "certfile = 'none.pem'"),
+        (["--cert-reqs", "required"], "cert_reqs"),
+        (["--keyfile", "none.pem"], "keyfile"),
+        (["--socket-mode", "9"], "socket_mode"),
+        (["--socket-user", "nobody-of-this-name"], "socket_user"),
+        (["--socket-group", "nobody-of-this-name"], "socket_group"),
+    ],
+)
+def test_a_check_refuses_what_a_start_refuses_before_the_app_is_loaded(apps: Path, argv: list[str], words: str) -> None:
+    checked = forkserve(apps, "--check-config", *argv, "prints")
+    assert (checked.returncode, checked.stdout) == (2, "")
+    assert checked.stderr.count("\n") == 1
+    assert words in checked.stderr
+    started = forkserve(apps, "-b", "unix:socket", *argv, "prints")
+    assert started.returncode == 2
+    reason = checked.stderr.removeprefix("forkserve: error: ").strip()
+    assert reason in started.stderr
+
+
+@needs_openssl
+def test_a_check_reads_certificates_and_ciphers(apps: Path) -> None:
+    made = Certificate(apps, "a", "DNS:a.example")
+    argv = ["--check-config", "--certfile", made.file, "--keyfile", made.key, "good"]
+    assert forkserve(apps, *argv).returncode == 0
+    done = forkserve(apps, *argv, "--ciphers", "NO-SUCH-CIPHER")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("forkserve: error: ciphers = 'NO-SUCH-CIPHER': ")
 
 
 def test_settings_are_printed_before_the_app_is_checked(apps: Path) -> None:
@@ -284,3 +339,10 @@ def test_settings_are_printed_before_the_app_is_checked(apps: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("# Application\n")
     assert done.stdout.endswith("\nsettings and app are good\n")
+
+
+def test_a_line_that_cannot_be_read_at_an_upgrade_costs_the_next_one_no_environment() -> None:
+    loader = cli._unreadable("No such option '--wrokers'.")
+    assert loader.environ == dict(os.environ)
+    with pytest.raises(SettingsError, match="--wrokers"):
+        loader.load()

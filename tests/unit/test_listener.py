@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from forkserve.errors import BindError
 from forkserve.net import address
 from forkserve.net.address import Address, Family
-from forkserve.net.listener import Listener, bind_all
+from forkserve.net.listener import Listener, Owner, bind_all
 
 
 def bind(*texts: str) -> list[Listener]:
@@ -119,6 +120,24 @@ def test_longest_path_can_be_bound_though_the_temporary_name_is_another(here: Pa
     [listener] = bind(f"unix:{name}")
     assert os.listdir(here) == [name]
     listener.close(unlink=True)
+
+
+@pytest.mark.parametrize("length", [99, 100, address.LONGEST_PATH_BYTES])
+@pytest.mark.parametrize("name", ["s", "n" * 40])
+def test_longest_path_can_be_bound_wherever_its_folder_ends(length: int, name: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="fs-") as short:
+        folder = short + "/" + "f" * (length - len(short) - len(name) - 2)
+        os.mkdir(folder)
+        path = f"{folder}/{name}"
+        assert len(path) == length
+        [listener] = bind_all([address.parse(f"unix:{path}")], 16, Owner(mode=0o600))
+        assert os.listdir(folder) == [name]
+        assert os.stat(path).st_mode & 0o777 == 0o600
+        assert listener.name == f"unix:{path}"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+        listener.close(unlink=True)
+        assert os.listdir(folder) == []
 
 
 def test_two_different_sockets_of_one_long_beginning_do_not_meet(here: Path) -> None:

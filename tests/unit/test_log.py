@@ -244,6 +244,42 @@ def test_a_line_that_was_cut_is_ended_before_the_next(pipe: Pipe) -> None:
     assert whole.endswith(" whole")
 
 
+def test_lines_of_which_the_last_are_lost_leave_no_empty_line(pipe: Pipe) -> None:
+    pipe.fill()
+    os.read(pipe.reading, 4096)  # room for one piece
+    before = len(pipe.drain())
+    pipe.fill()
+    os.read(pipe.reading, 4096)
+    file = pipe.log.file
+    assert before and not file.write(b"".join(b"%099d\n" % number for number in range(60)), lines=60)
+    pipe.drain()
+    assert file.write(b"whole\n")
+    assert pipe.drain() == b"whole\n"
+
+
+def test_lines_of_several_processes_do_not_tear_each_other_on_a_pipe(pipe: Pipe) -> None:
+    lines_each, block = 6000, 60  # blocks of about 8 KiB, as the access log writes them; more than a pipe holds
+    code = (
+        "import sys\nfrom forkserve.log import LogFile\n"
+        "name, first, last, block = sys.argv[1], *map(int, sys.argv[2:])\n"
+        "file = LogFile(1)\nfile.open('-')\nfile.patience_ms = 30_000\n"
+        "for start in range(first, last, block):\n"
+        "    lines = [f'{name} {n} {name * (80 + n % 97)}.\\n' for n in range(start, start + block)]\n"
+        "    assert file.write(''.join(lines).encode())\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, name, "0", str(lines_each), str(block)], cwd=ROOT,
+                         stdout=pipe.writing)
+        for name in "abcd"
+    ]  # fmt: skip
+    os.close(pipe.writing)
+    with os.fdopen(os.dup(pipe.reading), "rb") as reading:
+        lines = reading.read().decode().splitlines()
+    assert [writer.wait(30) for writer in writers] == [0, 0, 0, 0]
+    expected = [f"{name} {n} {name * (80 + n % 97)}." for name in "abcd" for n in range(lines_each)]
+    assert sorted(lines) == sorted(expected)
+
+
 def test_a_descriptor_that_somebody_made_non_blocking_is_no_fault(pipe: Pipe) -> None:
     os.set_blocking(pipe.writing, False)
     pipe.fill()

@@ -230,3 +230,12 @@ def test_list_of_peers_that_cannot_be_read_is_refused_with_the_word(name: str) -
         load(read_argv({name: "127.0.0.1, 10.0.0.0/33"}), {})
     assert f"--{name.replace('_', '-')}: {name} = " in str(refused.value)
     assert "10.0.0.0/33" in str(refused.value)
+
+
+def test_what_variables_hold_is_not_said_when_they_are_refused() -> None:
+    told = refused('env = { "A=B" = "secret", KEY = "secret" }', {"FORKSERVE_ENV": "KEY=a,secret"}, env="secret")
+    assert told == [
+        'config.toml:1: env: a variable needs a name, without "="',
+        "FORKSERVE_ENV: env: must be written KEY=VALUE",
+        "--env: env: must be written KEY=VALUE",
+    ]

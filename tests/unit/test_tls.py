@@ -23,15 +23,11 @@ pytestmark = needs_openssl
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, certificates.Certificate]:
     """Certificates by name."""
     folder = tmp_path_factory.mktemp("certificates")
-    authority = certificates.Certificate(folder, "authority")
     return {
-        "authority": authority,
         "a": certificates.Certificate(folder, "a", "DNS:a.example", "DNS:both.example"),
         "wild": certificates.Certificate(folder, "wild", "DNS:*.b.example", "DNS:*.Both.example", "DNS:both.example"),
         "exact": certificates.Certificate(folder, "exact", "DNS:x.b.example", "IP:127.0.0.2", "IP:::1"),
         "nameless": certificates.Certificate(folder, "nameless"),
-        "client": certificates.Certificate(folder, "Zoë, client", issuer=authority),
-        "stranger": certificates.Certificate(folder, "stranger"),
     }
 
 

@@ -37,6 +37,8 @@ FROM_TOML = [
     ("bind", ":80", ("0.0.0.0:80",)),
     ("bind", ["[0::1]:80", "unix:/a,b"], ("[::1]:80", "unix:/a,b")),
     ("bind", ["a:0", "a:0"], ("a:0", "a:0")),
+    ("env", {"A": "", "b c": "d=e"}, (("A", ""), ("b c", "d=e"))),
+    ("static", {"/a": "b", "/c=d": "e"}, (("/a", "b"), ("/c=d", "e"))),
 ]
 FROM_TEXT = [
     ("workers", "4", 4),
@@ -44,6 +46,10 @@ FROM_TEXT = [
     ("timeout", "0.5", 0.5),
     ("bind", "a:1, unix:b", ("a:1", "unix:b")),
     ("bind", ("a:1", "unix:b,c"), ("a:1", "unix:b,c")),
+    ("env", "A=1,B=", (("A", "1"), ("B", ""))),
+    ("env", ("A=", "B=x,y=z"), (("A", ""), ("B", "x,y=z"))),
+    ("env", "", ()),
+    ("sendfile_folders", "/a=b,/c=d=e", (("/a", "b"), ("/c", "d=e"))),
 ]
 
 REFUSED_FROM_TOML: list[tuple[str, object, str]] = [
@@ -99,6 +105,13 @@ REFUSED_FROM_TOML: list[tuple[str, object, str]] = [
     ("bind", "a:1,b:2", "is more than one address; write several as a list"),
     ("bind", ["a:1", "b:x"], '"b:x": the port must be a number from 0 to 65535, not "x"'),
     ("bind", ["[::1]:80", "[0::1]:80"], "names [::1]:80 twice"),
+    ("env", "A=1", 'must be a table such as { "key" = "value" }'),
+    ("env", {"": "x"}, 'a variable needs a name, without "="'),
+    ("env", {"A=B": "x"}, 'a variable needs a name, without "="'),
+    ("env", {"A": 1}, "must be a string, in quotes"),
+    ("env", {"A": "x\0y"}, "must not hold control characters"),
+    ("static", {"/a": ""}, "neither a prefix nor its folder may be empty"),
+    ("sendfile_folders", {"": "a"}, "neither a prefix nor its folder may be empty"),
 ]
 REFUSED_FROM_TEXT = [
     ("workers", "0", "must be between 1 and 1024"),
@@ -111,6 +124,10 @@ REFUSED_FROM_TEXT = [
         "a:1,",
         '"": is empty; expected HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH, unix:@NAME, fd://N or fd://NAME',
     ),
+    ("env", "A", "must be written KEY=VALUE"),
+    ("env", "=x", "must be written KEY=VALUE"),
+    ("env", "A=1,A=2", "names a key twice"),
+    ("static", "/a=", "neither a prefix nor its folder may be empty"),
 ]
 
 
