@@ -233,11 +233,12 @@ class AccessLog:
         """Write what was gathered."""
         if self.lines:
             lost = self.file.lost
-            if self.file.write("".join(self.lines).encode("utf-8", "backslashreplace"), lines=len(self.lines)):
+            text, count = "".join(self.lines), len(self.lines)
+            self.lines.clear()  # first: the handler of an overdue request flushes too, and may come in between
+            self._bytes = 0
+            if self.file.write(text.encode("utf-8", "backslashreplace"), lines=count):
                 if lost:
                     log.warning("access log takes lines again; some were lost", path=self.file.path, count=lost)
                     self.file.lost = 0
             elif not lost:
                 log.error("access log takes no lines", path=self.file.path)
-            self.lines.clear()
-            self._bytes = 0

@@ -82,7 +82,8 @@ class Attendant:
                     self.asleep = False
 
     def _is_needed(self) -> bool:
-        return self._loop.running is not None and len(self._loop.connections) > 1
+        loop = self._loop
+        return loop.running is not None and (len(loop.connections) > 1 or loop.has_newcomers)
 
     def _watch(self) -> None:
         loop = self._loop

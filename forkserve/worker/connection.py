@@ -256,16 +256,26 @@ class Connection(Outlet):
 
     # requests
 
+    @property
+    def response(self) -> Response | None:
+        """The response of the request that runs."""
+        return self._loop.running
+
     def receive(self, buffer: bytearray) -> int:
         """Read once, for who reads a body in the app's place. Raises BlockingIOError, OSError."""
         return self._recv_into(buffer, 0, NOW)
 
     def body_is_whole(self, wants_keep_alive: bool) -> None:
         """All of a streamed body has arrived: the response that is not begun need not be the last any more."""
-        self._upload = None
-        response = self._loop.running
+        response = self.response
         if response is not None and not response.head_sent:
-            response.keep_alive = self.stays and wants_keep_alive
+            self._upload = None
+            response.keep_alive = self.stays and wants_keep_alive and not response.closes
+
+    @property
+    def head_sent(self) -> bool:
+        """Whether the response of the request that runs has begun to leave."""
+        return self.response is not None and self.response.head_sent
 
     def _serve(self) -> None:
         """Run every complete request, in order, as long as the client keeps up."""
@@ -300,7 +310,7 @@ class Connection(Outlet):
                 self._after(response, flags)
                 return
         self.state = IDLE
-        self.deadline = now + loop.keepalive_s
+        self.deadline = monotonic() + loop.keepalive_s
 
     def _serve_streaming(self) -> None:
         """Run the request whose body has begun to arrive; what the app reads of it is waited for."""

@@ -154,8 +154,10 @@ class Entrance:
                 new_fd, peer = door.accept()
                 address = peer[:2] if isinstance(peer, tuple) else None
                 moved = Moved(door.name, door.family, address, True, self._loop.header_timeout_s, b"", {})
-            relay.put(new_fd, moved)
-            os.close(new_fd)
+            if relay.put(new_fd, moved):
+                os.close(new_fd)
+            else:  # somebody was faster, and the queue is full: it waits here
+                self._adopt(new_fd, moved)
         except OSError:
             pass  # a sibling was faster, the peer has left, or descriptors are short
 
@@ -209,20 +211,25 @@ class Entrance:
         if taken is None:
             return False
         fd, moved = taken
+        connection = self._adopt(fd, moved)
+        if connection is not None and moved.left_s <= 0:  # who moves often may never be where the clock is looked at
+            connection.on_readable()
+            if connection.fd >= 0 and connection.deadline <= monotonic():
+                connection.on_overdue()
+        return True
+
+    def _adopt(self, fd: int, moved: Moved) -> Connection | None:
+        """Look after a connection that has been on its way; None: no door of ours speaks as it does."""
         door = self._by_name.get(moved.door) or self._door_alike(moved.door)
         if door is None:
             os.close(fd)
-            return True
+            return None
         template = door.template_for(moved.peer)
         template |= moved.facts
         connection = door.kind(self._loop, fd, moved.family, moved.peer, door, template)
         self._loop.add(connection)
         connection.go_on(moved)
-        if moved.left_s <= 0:  # who moves often may never be where the clock is looked at
-            connection.on_readable()
-            if connection.fd >= 0 and connection.deadline <= monotonic():
-                connection.on_overdue()
-        return True
+        return connection
 
     def _door_alike(self, name: str) -> Door | None:
         """Find a door that speaks like one that is none of ours: a reload has changed the listeners."""

@@ -309,7 +309,8 @@ class Loop:
             if self.attendant is not None:
                 self.attendant.try_again()
             for connection in overdue[:_MOST_OVERDUE]:
-                connection.on_overdue()
+                if connection.fd >= 0:  # else it was passed on, while one before it ran a request that had arrived
+                    connection.on_overdue()
         if (
             not self._entrance.is_open
             and (self._draining or not self.is_retiring)

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
 from forkserve.log import log
-from forkserve.worker.backlog import Backlog, CutShort, Region
+from forkserve.worker.backlog import BURST_BYTES, Backlog, CutShort, Region
 from forkserve.worker.state import RUNNING, State
 from forkserve.wsgi.response import PeerGone
 
@@ -91,9 +91,11 @@ class Outlet:
         region = Region(fd, offset, count, owned=False)
         if self._backlog is None and not head:
             try:
-                while region.count:
-                    region.send(self._send_now, self._sendfile_fd)
-                return
+                left = BURST_BYTES
+                while left > 0:
+                    left -= region.send(self._send_now, self._sendfile_fd)
+                    if not region.count:
+                        return
             except BlockingIOError:
                 pass
             except OSError as error:
@@ -143,6 +145,8 @@ class Outlet:
             os.set_blocking(self._sendfile_fd, False)
 
     def _kept(self) -> Backlog:
+        if self.fd < 0:  # or what an app that caught PeerGone still writes would be kept for nobody
+            raise PeerGone("the client has left")
         backlog = self._backlog
         if backlog is None:
             self._never_wait()

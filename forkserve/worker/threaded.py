@@ -161,13 +161,6 @@ class ThreadedConnection(Connection):
         if self._tls is not None and self._has_pending(self._tls):
             self.on_readable_tls()
 
-    def body_is_whole(self, wants_keep_alive: bool) -> None:
-        """All of a streamed body has arrived: the response that is not begun need not be the last any more."""
-        self._upload = None
-        response = self.response
-        if response is not None and not response.head_sent:
-            response.keep_alive = self.stays and wants_keep_alive
-
     def _has_pending(self, tls: "TlsTransport") -> bool:
         return self.fd >= 0 and self.state is not WRITING and self.state is not RUNNING and tls.pending()
 

@@ -47,7 +47,8 @@ class Upload:
         connection = self._connection
         if self._decoder.wants_continue:
             self._decoder.wants_continue = False
-            connection.send(CONTINUE)
+            if not connection.head_sent:  # else it would stand amid the response: RFC 9110 section 15.2
+                connection.send(CONTINUE)
         try:
             got = self._wait_and_read()
         except OSError as error:

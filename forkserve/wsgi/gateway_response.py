@@ -14,8 +14,6 @@ from forkserve.wsgi.files import FileWrapper
 from forkserve.wsgi.headers import NO_BODY
 from forkserve.wsgi.response import Out, Response, clock, plain_answer
 
-_JOIN_BYTES = 16 * 1024  # as in wsgi/response.py
-
 
 class GatewayOut(Out, Protocol):
     """Where such a response's bytes go."""
@@ -25,7 +23,7 @@ class GatewayOut(Out, Protocol):
 
 
 class GatewayResponse(Response):
-    """One response in the making."""
+    """One response in the making. Its request is never one of HTTP/1.1 by its flags, so put() takes no short cut."""
 
     _is_ended: bool = False  # what the app still yields is too much
     _known: int = -1  # length of a file that is sent whole, where the app announced none
@@ -34,30 +32,13 @@ class GatewayResponse(Response):
         Response.__init__(self, request, out, keep_alive)
         self._encoder = out.take_encoder()
 
-    def put(self, data: bytes, whole: int) -> None:
-        """Send a part of the body; ``whole`` is the length of all of it where that is known, else -1."""
-        encoder = self._encoder
-        head = b"" if self.head_sent else self._head(whole)
-        if self._mute:
-            self.full = True
-            if head:
-                self.out.send(head + encoder.end())
-            return
-        if 0 <= self.length < self.body_bytes + len(data):
-            data = data[: self.length - self.body_bytes]
-            self.full = True
-            log.warning("app sent more than its Content-Length; the rest was dropped", **self._about())
-        self.body_bytes += len(data)
-        piece = encoder.wrap(data)
-        if self.body_bytes == self.length and not self._is_ended:  # respond() does not call end() then
-            piece += encoder.end()
+    def _piece(self, data: bytes) -> bytes:
+        """Wrap a part of the body; the last one brings the end, since respond() does not call end() then."""
+        piece = self._encoder.wrap(data)
+        if self.body_bytes == self.length and not self._is_ended:
             self._is_ended = True
-        if not head:
-            self.out.send(piece)
-        elif len(piece) <= _JOIN_BYTES:
-            self.out.send(head + piece)
-        else:
-            self.out.send_both(head, piece)
+            piece += self._encoder.end()
+        return piece
 
     def put_file(self, file: FileWrapper) -> bool:
         """Send a file as the body, by the kernel; False: it must be read, as any other body."""
@@ -90,24 +71,21 @@ class GatewayResponse(Response):
             elif not self._mute and not self._encoder.ends_body:
                 self.keep_alive = False  # the end of the connection is the end of the body
         stamp = self._stamp() if self._own_date or self._own_server else clock.both
-        return self._encoder.head(self._status_line, (*self._lines, stamp, framing))
+        head = self._encoder.head(self._status_line, (*self._lines, stamp, framing))
+        return head + self._encoder.end() if self._mute else head
 
     def end(self) -> None:
         """The app has said all: send what is owed."""
-        encoder = self._encoder
         if not self.head_sent:
             head = self._head(0)
-            if self._mute or self.length <= 0:
-                self.out.send(head + encoder.end())
-                return
-            self.out.send(head)
-        if self._mute:
+            self.out.send(head + self._encoder.end() if self.length == 0 and not self._mute else head)
+        if self._mute or self.length == 0:
             return  # its end left with its head
         if self.body_bytes < self.length:
             self.keep_alive = False
             log.warning("app sent less than its Content-Length; connection closed", **self._about())
         elif self.length < 0:
-            ending = encoder.end()
+            ending = self._encoder.end()
             if ending:
                 self.out.send(ending)
 

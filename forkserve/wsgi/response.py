@@ -91,6 +91,7 @@ class Response:
     head_sent: bool = False
     body_bytes: int = 0  # sent to the client, framing not counted
     full: bool = False  # no more of the body can leave: whatever the app would still yield is not asked for
+    closes: bool = False  # the app wants the connection to end
     aborted: bool = False  # the client must see that the body is not whole; keep_alive is false
     exit: BaseException | None = None  # the app wants this process to end (SystemExit); keep_alive is false
     _status_line: bytes = b""
@@ -105,7 +106,7 @@ class Response:
     def __init__(self, request: Request, out: Out, keep_alive: bool) -> None:
         self._request = request
         self.out = out
-        self.keep_alive = keep_alive  # may only become false
+        self.keep_alive = keep_alive  # becomes true again only where a streamed body has arrived whole
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Any:
         """PEP 3333's start_response: check and store; nothing is sent before the first byte of the body."""
@@ -161,6 +162,7 @@ class Response:
             self._own_server = True
         elif kind == CLOSE:
             self.keep_alive = False
+            self.closes = True
 
     def write(self, data: bytes) -> None:
         """PEP 3333's write: the older way to send a part of the body."""
@@ -194,14 +196,17 @@ class Response:
             self.full = True
             log.warning("app sent more than its Content-Length; the rest was dropped", **self._about())
         self.body_bytes += len(data)
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+        data = self._piece(data)
         if not head:
             self.out.send(data)
         elif len(data) <= _JOIN_BYTES:
             self.out.send(head + data)
         else:
             self.out.send_both(head, data)
+
+    def _piece(self, data: bytes) -> bytes:
+        """Frame a part of the body."""
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
 
     def put_file(self, file: FileWrapper) -> bool:
         """Send a file as the body, by the kernel; False: it must be read, as any other body."""
