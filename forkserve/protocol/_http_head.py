@@ -11,6 +11,7 @@ from forkserve.protocol.types import (
     FORWARDED,
     HOST,
     HTTP11,
+    KEEP_ALIVE,
     TOO_LARGE,
     Environ,
     Limits,
@@ -77,6 +78,19 @@ def check_host(host: str) -> None:
         raise Refused(BAD_REQUEST, "malformed Host")
     if len(HOSTS) < _NAMES_LIMIT and len(host) <= 128:
         HOSTS.add(host)
+
+
+def read_flags(version: str, stays: bool, environ: Environ) -> int:
+    """Return the flags of a request that says something about its connection (``stays``), or is not HTTP/1.1."""
+    flags = KEEP_ALIVE if stays else 0
+    if version == "1.1":
+        return flags | HTTP11
+    if version != "1.0":
+        raise Refused("505 HTTP Version Not Supported", f"HTTP/{version}")
+    environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        raise Refused(BAD_REQUEST, "Transfer-Encoding in HTTP/1.0")
+    return flags
 
 
 def read_target(environ: Environ, target: str) -> None:

@@ -20,6 +20,8 @@ Known = tuple[bytes, Environ, int]
 _PROTOCOL = b" HTTP/1.1\r\n"
 _MOST = 64
 _LONGEST = 2048
+_LONGEST_LINE = 256
+_OF_LINE = ("RAW_URI", "REQUEST_URI", "PATH_INFO", "QUERY_STRING")
 _LONGEST_REST = 255
 
 
@@ -28,8 +30,9 @@ class KnownHeads:
 
     def __init__(self) -> None:
         self.rests = 0  # so many newcomers' heads are not looked for: the last ones were in vain
-        self._heads: dict[bytes, Known] = {}
-        self._vain = 0
+        self.lines: dict[bytes, Environ] = {}  # request lines that connections began with, and what they come to
+        self.ends: dict[bytes, Known] = {}  # by what they end with, from the protocol's name on
+        self.vain = 0  # looks, since one was not
 
     @staticmethod
     def of(limits: Limits) -> "KnownHeads":
@@ -39,15 +42,27 @@ class KnownHeads:
         known: KnownHeads = limits.known
         return known
 
-    def find(self, raw: bytes) -> Known | None:
-        """Return what ``raw`` ends with, if that is known."""
-        known = self._heads.get(raw[raw.find(_PROTOCOL) :])
-        if known is None:
-            self._vain += 1
-            self.rests = min(self._vain >> 4, _LONGEST_REST)
+    def missed(self) -> None:
+        """A look was in vain."""
+        self.vain += 1
+        self.rests = min(self.vain >> 4, _LONGEST_REST)
+
+    def read_line(self, line: bytes, environ: Environ, *, keep: bool) -> bool:
+        """Write into ``environ`` what a request line (without the protocol) says; False where it is not plain."""
+        found = _LINE.fullmatch(line)
+        if found is None:
+            return False
+        text = found[1].decode("latin-1")
+        if "%" in text:
+            read_target(environ, text)
         else:
-            self._vain = 0
-        return known
+            environ["RAW_URI"] = environ["REQUEST_URI"] = text
+            environ["PATH_INFO"], _, environ["QUERY_STRING"] = text.partition("?")
+        if keep and len(line) <= _LONGEST_LINE:
+            if len(self.lines) >= _MOST:
+                self.lines.clear()
+            self.lines[line] = {key: environ[key] for key in _OF_LINE}
+        return True
 
     def learn(self, raw: bytes, line: bytes, environ: Environ, template: Environ, flags: int) -> Known | None:
         """Remember ``raw``, which was one plain request, with its line, and the environ and flags that came of it."""
@@ -58,9 +73,9 @@ class KnownHeads:
             return None
         fields = {key: text for key, text in environ.items() if key not in template}
         fields["REQUEST_METHOD"] = "GET"
-        if len(self._heads) >= _MOST:
-            self._heads.pop(next(iter(self._heads)), None)
-        known = self._heads[end] = (end, fields, flags)
+        if len(self.ends) >= _MOST:
+            self.ends.pop(next(iter(self.ends)), None)
+        known = self.ends[end] = (end, fields, flags)
         return known
 
 
@@ -68,7 +83,7 @@ class Recall:
     """The part of a connection's decoder that knows heads again. What is declared here without a value it brings."""
 
     ready: list[Request]
-    _between: list[bool]
+    idle: list[bool]
     _ended = False  # a request said that it is the last: what follows is not read
     _template: Environ
     _environ: Environ
@@ -76,8 +91,8 @@ class Recall:
     _heads: KnownHeads
     _was_plain = False  # nothing was unusual about the request that was read last
     _known: Known | None = None  # the last head, if it is remembered
-    _known_line = b""
-    _known_text = ""  # the target in that line
+    _last_raw = b""  # the last request that was recalled
+    _again: Request | None = None  # what comes of it but its body, if it came twice in a row
     _rests = 0  # so many heads are not looked for: the last ones were in vain
     _vain = 0
     _learns = False
@@ -91,26 +106,21 @@ class Recall:
                 return False
         end, fields, flags = known
         line = raw[: -len(end)]
-        if line != self._known_line:
-            target = _LINE.fullmatch(line)
-            if target is None:
-                return False
-            self._known_line = line
-            self._known_text = target[1].decode("latin-1")
-        text = self._known_text
         environ = self._template | fields
-        if "%" in text:
-            read_target(environ, text)
-        else:
-            environ["RAW_URI"] = environ["REQUEST_URI"] = text
-            if "?" in text:
-                environ["PATH_INFO"], _, environ["QUERY_STRING"] = text.partition("?")
-            else:
-                environ["PATH_INFO"] = text
-        environ["wsgi.input"] = BytesIO()
+        target = self._heads.lines.get(line)
+        if target is not None:
+            environ |= target
+        elif not self._heads.read_line(line, environ, keep=not self._last_raw):
+            return False
         if not flags & KEEP_ALIVE:
-            self._between.clear()
+            self.idle.clear()
             self._ended = True
+        elif raw == self._last_raw:
+            self._again = (environ.copy(), line, flags)
+        else:
+            self._last_raw = raw
+            self._again = None
+        environ["wsgi.input"] = BytesIO()
         self.ready.append((environ, line, flags))
         return True
 
@@ -120,13 +130,15 @@ class Recall:
             self._heads.rests -= 1
             self._rests = 1
             return None
-        known = self._known = self._heads.find(raw)
+        heads = self._heads
+        known = self._known = heads.ends.get(raw[raw.find(_PROTOCOL) :])
         if known is None:
+            heads.missed()
             self._learns = True
             self._vain = min(self._vain + 1, 10)
             self._rests = (1 << self._vain) - 2
         else:
-            self._vain = 0
+            self._vain = heads.vain = 0
         return known
 
     def _learn(self, raw: bytes) -> None:

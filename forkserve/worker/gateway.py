@@ -144,16 +144,17 @@ class GatewayDoor(Door):
         )  # fmt: skip
         self.proxy_mode = ""
         self.has_opening = False
+        self._accept, self.accept = self.accept, self._accept_allowed
         self._allowed = Trusted(settings.gateway_allow_ips)
         _ = self._allowed.trust  # a word that is no address fails the boot, not the first connection
         self._mount = settings.mount
         self._make_body = BodyMakerFor(settings.limit_request_body)
         self._make_decoder = _maker(protocol_of(self.name), settings)
 
-    def accept(self) -> tuple[int, Any]:
+    def _accept_allowed(self) -> tuple[int, Any]:
         """Accept one connection of who is allowed; the others' are closed. Raises OSError."""
         for _ in range(_MOST_REFUSED):
-            fd, peer = Door.accept(self)
+            fd, peer = self._accept()
             if self._allowed.believes(peer):
                 return fd, peer
             os.close(fd)

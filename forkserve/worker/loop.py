@@ -8,6 +8,7 @@ import select
 import signal
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from select import EPOLLIN
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from forkserve.worker.entrance import EXHAUSTED_PAUSE_S, Entrance
 from forkserve.worker.fatigue import Fatigue
 from forkserve.worker.state import HEAD, IDLE, WRITING
 from forkserve.wsgi.app import App
-from forkserve.wsgi.response import PeerGone, Response
+from forkserve.wsgi.response import PeerGone, Response, clock
 
 if TYPE_CHECKING:
     import ssl
@@ -46,6 +47,7 @@ _LONGEST_WAIT_S = 86400.0  # epoll_wait counts milliseconds in an int
 # While the service stops, an idle connection this young is not cut: its next request may be on its way.
 STOP_PATIENCE_S = 1.0
 _NEVER = float("inf")
+_FD = itemgetter(0)  # of an event
 
 
 class Loop:
@@ -106,6 +108,7 @@ class Loop:
         self._title = title
         self._busy_shown = False
         self.show_busy_at = 0.0  # not more often than once a second
+        self.tick_at = 0.0
         self._sweep_at = _NEVER
         self._wait_s = _SWEEP_S  # 0 while there are more overdue connections than one round ends
         self._special = {channel.fileno(): self._on_channel, wakeup.read_fd: self._on_signal}
@@ -136,9 +139,10 @@ class Loop:
                 batch = poll(self._wait_s if connections else self._patience_s())
             # Who is new comes last, so that nobody is let in behind a request that keeps the interpreter lock. But the
             # kernel has told us alone: the attendant must know.
-            if len(batch) > 1 and (new := [event for event in batch if event[0] in doors]):
-                batch = [event for event in batch if event[0] not in doors] + new
+            if len(batch) > 1 and not doors.isdisjoint(map(_FD, batch)):
                 self.has_newcomers = True
+                if len(batch) > 2 or batch[0][0] in doors:
+                    batch.sort(key=lambda event: event[0] in doors)
             for fd, events in batch:
                 reader = readers.get(fd)
                 if events == EPOLLIN and reader is not None:
@@ -185,6 +189,14 @@ class Loop:
     def go_on(self, deadline: float, waited_s: float) -> None:
         """Give it back, so much later."""
         self.deadline[DEADLINE] = deadline + waited_s
+
+    def on_tick(self, now: float, line: bytes) -> None:
+        """Do what a request that begins asks for about once a second: spell the Date, show what runs."""
+        if now >= clock.until:
+            clock.refresh(now)
+        if now >= self.show_busy_at:
+            self.show_busy(now, line)
+        self.tick_at = min(clock.until, self.show_busy_at)
 
     def show_busy(self, now: float, line: bytes) -> None:
         """Show the running request in the process title; at most once a second, since it costs a microsecond."""

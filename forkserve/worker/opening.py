@@ -67,7 +67,7 @@ class Opening:
         connection = self._connection
         if not self._door.proxies.believes(connection.peer):
             raise Refused("403 Forbidden", "a PROXY header from a peer that is not in proxy_allow_ips")
-        data = connection.sock.recv(_PREFACE_BYTES, NOW)  # type: ignore[union-attr]  # no TLS yet
+        data = connection.sock.recv(_PREFACE_BYTES, NOW)
         if not data:
             raise Refused("400 Bad Request", "the connection ended before its PROXY header")
         preface = reader.feed(data)

@@ -7,6 +7,7 @@ worker; what a response is written to (wsgi.response.Out).
 import _socket
 import os
 import select
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
@@ -30,20 +31,17 @@ _MORE = _SEND_NOW | _socket.MSG_MORE
 class Outlet:
     """One connection's way out. ``sock`` is a socket, or what TLS makes of one."""
 
-    __slots__ = ("_backlog", "_loop", "_send", "_sendfile_fd", "_writable_only", "fd", "peer", "sock", "state")
+    _writable_only = False  # of the class until it changes, which costs nothing to make; so there is a __dict__
 
-    def __init__(
-        self, loop: "Loop", sock: "_socket.socket | TlsTransport", fd: int, peer: object, state: State
-    ) -> None:
-        self.sock = sock
-        self.fd = fd
-        self.peer = peer
-        self.state = state
-        self._loop = loop
-        self._send = sock.send
-        self._sendfile_fd = fd
-        self._backlog: Backlog | None = None  # what the client has not taken yet; None: nothing
-        self._writable_only = False
+    __slots__ = ("__dict__", "_backlog", "_loop", "_send", "fd", "peer", "sock", "state")
+
+    sock: "_socket.socket | TlsTransport"
+    fd: int
+    peer: object
+    state: State
+    _loop: "Loop"
+    _send: Callable[[bytes | memoryview, int], int]
+    _backlog: Backlog | None  # what the client has not taken yet; None: nothing
 
     def send(self, data: bytes) -> None:
         """Give ``data`` to the kernel; what it does not take now is kept. Raises PeerGone."""
@@ -121,6 +119,11 @@ class Outlet:
             self._gone(error)
         self._backlog = None
         return True
+
+    @property
+    def _sendfile_fd(self) -> int:
+        """The descriptor that the kernel can send files to; -1: it is not told what TLS makes of them."""
+        return self.fd if isinstance(self.sock, _socket.socket) else -1
 
     def close(self) -> None:
         """Close now; the app, should it run, meets PeerGone at its next byte."""

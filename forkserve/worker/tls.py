@@ -131,8 +131,13 @@ class TlsTransport:
                 if self._out.pending:  # an alert, or the answer to a KeyUpdate
                     self._flush()
 
+    def recv(self, nbytes: int, flags: int = 0) -> bytes:
+        """The same, of new bytes."""
+        buffer = bytearray(nbytes)
+        return bytes(memoryview(buffer)[: self.recv_into(buffer, nbytes, flags)])
+
     def pending(self) -> bool:
-        """Whether another ``recv_into`` may give bytes although epoll does not say so; false after BlockingIOError."""
+        """Whether another read may give bytes although epoll does not say so; false after BlockingIOError."""
         return self._has_more and not self._is_deaf
 
     @property

@@ -41,6 +41,7 @@ Given = tuple[list[tuple[str, str]], bytes, int, Sequence[bytes], int, bytes]
 GIVEN: dict[str, Given] = {}
 _MOST = 2048
 _LONGEST = 256
+JOIN_BYTES = 16 * 1024  # up to this size copying head and chunk together is cheaper than a gathering write
 _LONGEST_HEAD = 2048
 _said: set[str] = set()
 
@@ -77,9 +78,15 @@ def line_entry(pair: object) -> Line:
 
 
 def remember(status: str, headers: list[tuple[str, str]], entry: Status, lines: Sequence[bytes], length: int) -> bytes:
-    """Return the head that these make, and remember it: GIVEN. Of what has no body or is not ``PLAIN`` nothing is."""
+    """Return the head that these make, and remember it: GIVEN. Of what has no body or is not ``PLAIN`` nothing is.
+
+    Empty where the length is not announced, or is more than is joined with the head.
+    """
     head = entry[0] + b"".join(lines)
-    if status in STATUSES and len(head) <= _LONGEST_HEAD:
+    is_short = len(head) <= _LONGEST_HEAD
+    if not 0 <= length <= JOIN_BYTES:
+        head = b""
+    if status in STATUSES and is_short:
         GIVEN[status] = (headers.copy(), *entry, lines, length, head)  # the app may change its list
     return head
 

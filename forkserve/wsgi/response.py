@@ -20,6 +20,7 @@ from forkserve.wsgi.headers import (
     CLOSE,
     DATE,
     GIVEN,
+    JOIN_BYTES,
     LINES,
     NO_BODY,
     PLAIN,
@@ -34,7 +35,6 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 SERVER_ERROR = "500 Internal Server Error"
 _FRAMING = HTTP11 | HEAD_ONLY  # the flags of a request that the framing of its response depends on
-_JOIN_BYTES = 16 * 1024  # up to this size copying head and chunk together is cheaper than a gathering write
 
 
 class PeerGone(ForkserveError):
@@ -96,7 +96,7 @@ class Response:
     exit: BaseException | None = None  # the app wants this process to end (SystemExit); keep_alive is false
     _status_line: bytes = b""
     _lines: Sequence[bytes] = ()
-    _plain_head: bytes = b""  # status and headers as one, where nothing but our own lines comes after them
+    _plain_head: bytes = b""  # status and headers as one, where the body is small and only our own lines come between
     length: int = -1  # of the whole body, if it is known: the app's Content-Length, or ours
     _chunked: bool = False
     _mute: bool = False  # HEAD, 204, 304: whatever the app yields, no body leaves
@@ -173,13 +173,7 @@ class Response:
 
     def put(self, data: bytes, whole: int) -> None:
         """Send a part of the body; ``whole`` is the length of all of it where that is known, else -1."""
-        if (
-            0 <= whole == self.length
-            and not self.head_sent
-            and self._plain_head
-            and whole <= _JOIN_BYTES
-            and self._request[2] & _FRAMING == HTTP11
-        ):
+        if self._plain_head and whole == self.length and not self.head_sent and self._request[2] & _FRAMING == HTTP11:
             # What most responses are, at once: as below, in half the time.
             self.head_sent = True
             self.body_bytes = whole
@@ -199,7 +193,7 @@ class Response:
         data = self._piece(data)
         if not head:
             self.out.send(data)
-        elif len(data) <= _JOIN_BYTES:
+        elif len(data) <= JOIN_BYTES:
             self.out.send(head + data)
         else:
             self.out.send_both(head, data)

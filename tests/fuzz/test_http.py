@@ -44,7 +44,7 @@ def decoded(pieces: Iterable[bytes]) -> Outcome:
     except Refused as refused:
         requests += taken(decoder)
         status = SAME.get(refused.status, refused.status)
-    left = None if status else (decoder.idle, decoder.body_began)
+    left = None if status else (bool(decoder.idle), decoder.body_began)
     decoder.close()
     return requests, status, left
 

@@ -40,6 +40,7 @@ def test_the_app_learns_who_asks_for_what(house: House, front: Front) -> None:
         front, "/a%20b/%C3%A9?d=e%20f", Cookie="g=h", X_Thing="1",
         Proxy="http://evil", X_Forwarded_For="6.6.6.6", X_Forwarded_Proto="gopher", X_Forwarded_Host="evil",
         X_Forwarded_Port="6", X_Forwarded_Prefix="/evil", Forwarded="for=6.6.6.6",
+        X_Real_IP="6.6.6.6",
     )  # fmt: skip
     environ = answer.json["environ"]
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/a b/é".encode().decode("latin-1"))
@@ -50,6 +51,8 @@ def test_the_app_learns_who_asks_for_what(house: House, front: Front) -> None:
     assert ("HTTPS" in environ) == front.tls
     assert (environ["HTTP_HOST"], environ["HTTP_COOKIE"], environ["HTTP_X_THING"]) == ("shop.example", "g=h", "1")
     assert "HTTP_PROXY" not in environ
+    if front.protocol not in ("uwsgi", "fastcgi", "scgi"):  # there no app goes by it
+        assert environ.get("HTTP_X_REAL_IP", CLIENT) == CLIENT
     assert environ["SERVER_NAME"] and environ["SERVER_PORT"].isdigit()
 
 
