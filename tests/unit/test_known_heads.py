@@ -160,3 +160,28 @@ def test_app_that_changes_its_environ_changes_nobody_elses() -> None:
         assert environ["HTTP_HOST"] == "a.example"
         assert isinstance(environ["wsgi.input"], BytesIO)
         environ.clear()
+
+
+@pytest.mark.parametrize("is_newcomer", [False, True], ids=["its own head", "the head of another connection"])
+def test_repeated_request_has_an_equal_environ_that_nobody_else_has_changed(is_newcomer: bool) -> None:
+    limits = Limits(8190, 100, 8190)
+    first, second = head(b"GET /a?b=c HTTP/1.1"), head(b"GET /%C3%BC HTTP/1.1")
+    if is_newcomer:
+        decoder(limits).feed(first)
+    one = decoder(limits)
+    given: list[tuple[dict[str, Any], BytesIO]] = []
+    for raw in (*[first] * 6, second, first, first, first, second, second, second):
+        one.feed(raw)
+        [(environ, line, flags)] = one.ready
+        one.ready.clear()
+        body = environ["wsgi.input"]
+        assert ([(environ | {"wsgi.input": body.read()}, line, flags)], None, one.idle, False) == told(decoder(), raw)
+        assert not any(environ is other for other, _ in given)
+        assert not any(body is other for _, other in given)
+        given.append((environ, body))
+        # What an app may do to what is its own:
+        environ["PATH_INFO"] = environ["REQUEST_METHOD"] = "x"
+        environ["shop.user"] = environ["HTTP_X_ADDED"] = "joe"
+        del environ["HTTP_COOKIE"], environ["RAW_URI"]
+        body.close()
+    assert {environ["shop.user"] for environ, _ in given} == {"joe"}, "and each keeps what it was given"
