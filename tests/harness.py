@@ -217,7 +217,8 @@ class Server:
         return self.wait_exit()
 
     def forget_pidfile(self) -> None:
-        """Remove what a master that was killed could not."""
+        """Remove what a master that was killed could not; its workers may see its end before we do."""
+        self.wait_exit()
         self.pidfile.unlink()
 
     def tree(self) -> list[psutil.Process]:
