@@ -49,6 +49,12 @@ def wait_until(fact: Callable[[], Any], what: str = "", patience_s: float = PATI
         select.select([], [], [], 0.005)
 
 
+def clean_environ() -> dict[str, str]:
+    """The environment of a program that imports us, without the variables that are settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FORKSERVE_")}
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
 class Server:
     """A running forkserve. Keywords are settings; ``env`` and ``flags`` are added to its environment and command.
 
@@ -96,7 +102,7 @@ class Server:
             self.command += ["--bind", address]
         self.command += [*flags, app]
         self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("FORKSERVE_")},
+            **clean_environ(),
             "PYTHONPATH": os.pathsep.join([str(self.folder), str(ROOT)]),
             "NOTIFY_SOCKET": str(self.notify.path),
             **{f"FORKSERVE_{name.upper()}": str(value) for name, value in settings.items() if value is not None},

@@ -146,7 +146,10 @@ class Program:
         """
         until = time.monotonic() + _LAST_S
         while time.monotonic() < until:
-            told = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            try:
+                told = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:  # somebody has reaped it, or SIGCHLD is ignored: nobody knows how it ended
+                return False
             if told is not None:
                 return told.si_code != os.CLD_EXITED
             time.sleep(0.001)

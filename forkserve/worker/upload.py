@@ -54,15 +54,23 @@ class Upload:
         except OSError as error:
             self._failed = str(error)
             raise
+        ready = self._decoder.ready
         try:
             self._decoder.feed(memoryview(self._buffer)[:got])
         except Refused as refused:
-            self._failed = refused.reason
-            raise OSError(errno.EPROTO, refused.reason) from None
-        ready = self._decoder.ready
-        if self._body.is_whole and ready and ready[0][0] is self._environ:
-            ready.pop(0)  # it is being served
+            if not self._is_served(ready):
+                self._failed = refused.reason
+                raise OSError(errno.EPROTO, refused.reason) from None
+            return  # what follows it is bad: its response is the last
+        if self._is_served(ready):
             connection.body_is_whole(self._wants_keep_alive)
+
+    def _is_served(self, ready: list[Request]) -> bool:
+        """Whether our request is whole; then it is taken from those that are ready, since it is being served."""
+        is_whole = self._body.is_whole and bool(ready) and ready[0][0] is self._environ
+        if is_whole:
+            ready.pop(0)
+        return is_whole
 
     def _wait_and_read(self) -> int:
         connection = self._connection

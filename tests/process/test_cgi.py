@@ -1,7 +1,6 @@
 """CGI both ways: a folder of programs as an app, and an app as a program that a web server starts. RFC 3875."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.client import Client
-from tests.harness import PATIENCE_S, ROOT, Server, read_to_end, wait_until
+from tests.harness import PATIENCE_S, ROOT, Server, clean_environ, read_to_end, wait_until
 from tests.process.gateway_clients import read_request_end, variables
 from tests.process.tools import lives
 from tests.unit.gateways import fastcgi_request
@@ -159,11 +158,25 @@ def test_a_body_in_chunks_that_still_arrive_reaches_the_program() -> None:
 
 
 def test_a_cgi_program_refuses_a_body_whose_length_nobody_told() -> None:
-    env = {**os.environ, **variables("/", "POST"), "HTTP_TRANSFER_ENCODING": "chunked", "PYTHONPATH": str(ROOT)}
+    env = {**clean_environ(), **variables("/", "POST"), "HTTP_TRANSFER_ENCODING": "chunked"}
     env.pop("CONTENT_LENGTH", None)
     command = [sys.executable, "-m", "forkserve.cgi", SITE]
     done = subprocess.run(command, env=env, input=b"12345", capture_output=True, timeout=PATIENCE_S)
     assert done.stdout.startswith(b"Status: 411 Length Required\r\n")
+
+
+def test_a_program_whose_end_nobody_can_tell_is_whole() -> None:
+    server = Server(app="ignoring:app")
+    server.write_app(
+        "import signal\nfrom forkserve.apps.cgi import folder\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\napp = folder('cgi-bin')\n",
+        "ignoring",
+    )
+    (server.folder / "cgi-bin").mkdir()
+    (server.folder / "cgi-bin" / "status").write_text(PROGRAMS["status"])
+    (server.folder / "cgi-bin" / "status").chmod(0o755)
+    with server:
+        assert (server.get("/status").status, server.get("/status").text) == (404, "gone")
 
 
 @pytest.mark.parametrize("path", ["/hangs-later", "/writes-on", "/dies"])
@@ -194,7 +207,7 @@ def test_an_app_is_a_cgi_program(server: Server) -> None:
 
 
 def test_a_cgi_program_whose_body_is_cut_fails_the_read() -> None:
-    env = {**os.environ, **variables("/", "POST", 10), "SCRIPT_NAME": "/x", "PYTHONPATH": str(ROOT)}
+    env = {**clean_environ(), **variables("/", "POST", 10), "SCRIPT_NAME": "/x"}
     command = [sys.executable, "-m", "forkserve.cgi", SITE]
     done = subprocess.run(command, env=env, input=b"12345", capture_output=True, timeout=PATIENCE_S)
     assert done.stdout.startswith(b"Status: 500 Internal Server Error\r\n")
@@ -202,7 +215,7 @@ def test_a_cgi_program_whose_body_is_cut_fails_the_read() -> None:
 
 
 def test_an_app_that_cannot_be_imported_is_a_500_of_the_cgi_program() -> None:
-    env = {**os.environ, **variables(), "PYTHONPATH": str(ROOT)}
+    env = {**clean_environ(), **variables()}
     command = [sys.executable, "-m", "forkserve.cgi", "no_such_module_at_all"]
     done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S)
     assert done.stdout.startswith(b"Status: 500 Internal Server Error\r\n")
@@ -213,7 +226,7 @@ def test_an_app_that_cannot_be_imported_is_a_500_of_the_cgi_program() -> None:
 def test_an_app_is_a_fastcgi_program_at_descriptor_0(allowed: str, is_served: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         place = listener.getsockname()
-        env = {**os.environ, "PYTHONPATH": str(ROOT)} | ({"FCGI_WEB_SERVER_ADDRS": allowed} if allowed else {})
+        env = clean_environ() | ({"FCGI_WEB_SERVER_ADDRS": allowed} if allowed else {})
         command = [sys.executable, "-m", "forkserve.cgi", "-w", "1", SITE]
         program = subprocess.Popen(
             command, env=env, stdin=listener.fileno(), stderr=subprocess.PIPE, start_new_session=True

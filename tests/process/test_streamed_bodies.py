@@ -117,6 +117,19 @@ def test_body_that_is_cut_short_makes_the_read_fail(server: Server, end: str) ->
     wait_until(failed.exists, "the read to fail")
 
 
+@pytest.mark.parametrize("after", [b"\0\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", post("/", 300_000_001)])
+def test_what_follows_a_whole_body_does_not_fail_its_request(server: Server, after: bytes) -> None:
+    began = server.folder / "began"
+    began.unlink(missing_ok=True)
+    with Client(server) as client:
+        client.send(post("/failing", 10)).send(b"01234")
+        wait_until(began.exists, "the app to read")
+        client.send(b"56789" + after)
+        reply = client.reply()
+        assert (reply.code, reply.body, reply.values("Connection")) == (200, b"whole", ["close"])
+        assert client.rest() == b""
+
+
 def test_body_beyond_the_limit_is_refused(server: Server) -> None:
     with Client(server) as client:
         client.send(post("/", 300_000_001))
