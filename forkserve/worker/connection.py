@@ -227,9 +227,11 @@ class Connection(Movable):
 
     def close(self) -> None:
         """Close now; the app, should it run, meets PeerGone at its next byte."""
-        if self.fd >= 0:
-            del self._loop.connections[self.fd]
-            del self._loop.readers[self.fd]
+        fd = self.fd
+        if fd >= 0:
+            loop = self._loop
+            del loop.connections[fd]
+            del loop.readers[fd]
             self.fd = -1
             self._decoder.close()
             if self._backlog is not None:
@@ -276,7 +278,11 @@ class Connection(Movable):
             loop.begin(now + loop.timeout_s, now, loop.requests, line)
             if flags & FORWARDED:
                 loop.apply_forwarded(environ, self._door.forwarders.trust)
-            response = loop.running = self.response_kind(request, self, self.stays and flags & KEEP_ALIVE != 0)
+            response = self.response_kind()
+            response.request = request
+            response.out = self
+            response.keep_alive = self.stays and flags & KEEP_ALIVE != 0
+            loop.running = response
             if attendant is not None and attendant.asleep and (len(loop.connections) > 1 or loop.has_newcomers):
                 attendant.ring()  # here, after we said what runs: it says that it sleeps, then looks what runs
             respond(loop.app, environ, response)

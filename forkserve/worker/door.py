@@ -43,10 +43,10 @@ class Trusted:
     def __init__(self, text: str) -> None:
         self._text = text
         words = [word.strip() for word in text.split(",")]
-        self._spelled = {word for word in words if word not in ("", "*", "unix", "none") and "/" not in word}
+        self.spelled = {word for word in words if word not in ("", "*", "unix", "none") and "/" not in word}
         # Nobody beside those who are spelled out could be meant, in whatever spelling.
-        self._is_exact = all(word in self._spelled or word in ("", "unix") for word in words) and not any(
-            ":" in word and word != "::1" for word in self._spelled
+        self._is_exact = all(word in self.spelled or word in ("", "unix") for word in words) and not any(
+            ":" in word and word != "::1" for word in self.spelled
         )
         self._trust: Trust | None = None
 
@@ -62,7 +62,7 @@ class Trusted:
     def believes(self, peer: object) -> bool:
         """Whether this peer, as accept gives it, is on the list."""
         if isinstance(peer, tuple):
-            if peer[0] in self._spelled:
+            if peer[0] in self.spelled:
                 return True
             if self._is_exact and "::ffff:" not in peer[0]:
                 return False
@@ -115,10 +115,9 @@ class Door:
 
     def decoder_for(self, peer: object, template: Environ) -> Decoder:
         """What reads the requests of one connection."""
-        return Decoder(
-            template, self._limits, self._make_body,
-            believed=self.forwarders.believes(peer), header_map=self._header_map,
-        )  # fmt: skip
+        # Who is spelled out in the list is the most usual case: a call less. By position: names cost 0.1 us.
+        believed = (isinstance(peer, tuple) and peer[0] in self.forwarders.spelled) or self.forwarders.believes(peer)
+        return Decoder(template, self._limits, self._make_body, believed, self._header_map)
 
 
 def _body_maker(settings: Settings) -> BodyMaker:

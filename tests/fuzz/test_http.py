@@ -34,7 +34,7 @@ from_pieces = st.lists(st.sampled_from([*NASTY, *CORPUS]) | st.binary(max_size=6
 
 def decoded(pieces: Iterable[bytes]) -> Outcome:
     """All that the decoder makes of ``pieces``; its requests are taken after each of them, as the worker does."""
-    decoder = Decoder(TEMPLATE, LIMITS, BodyMakerFor(1 << 20))
+    decoder = Decoder(TEMPLATE.copy(), LIMITS, BodyMakerFor(1 << 20))
     status = None
     requests = []
     try:

@@ -160,7 +160,7 @@ BAD_IDS = [f"{number}-{raw[:40] + raw[40:][-30:]!r}" for number, (_, raw) in enu
 
 
 def new_decoder(limits: Limits = DEFAULTS, body_limit: int = ONE_MEBIBYTE) -> Decoder:
-    return Decoder(TEMPLATE, limits, BodyMakerFor(body_limit))
+    return Decoder(TEMPLATE.copy(), limits, BodyMakerFor(body_limit))
 
 
 def told(request: Request) -> tuple[str, str, str, bytes, int]:

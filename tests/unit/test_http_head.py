@@ -25,7 +25,7 @@ WORDS = (
 
 
 def decoder_of(fields: int = 100, **said: Any) -> Decoder:
-    return Decoder(TEMPLATE, Limits(4094, fields, 8190), BodyMakerFor(0), **said)
+    return Decoder(TEMPLATE.copy(), Limits(4094, fields, 8190), BodyMakerFor(0), **said)
 
 
 def only(raw: bytes, **said: Any) -> Request:

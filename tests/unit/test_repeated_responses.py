@@ -19,6 +19,8 @@ class Wire:
     def send(self, data: bytes) -> None:
         self.data += data
 
+    send_last = send
+
     def send_both(self, head: bytes, data: bytes) -> None:
         self.data += head + data
 
@@ -45,7 +47,7 @@ def answer(
         after()
         return body
 
-    respond(app, environ, Response((environ, b"GET /", flags), wire, keep_alive))
+    respond(app, environ, Response.of((environ, b"GET /", flags), wire, keep_alive))
     return wire.data.replace(clock.both, b"")
 
 

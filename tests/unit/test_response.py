@@ -22,12 +22,18 @@ class Wire:
 
     def __init__(self, room: int = 1_000_000) -> None:
         self.sends: list[bytes] = []
+        self.last = b""  # what was sent as the last
         self._room = room
 
     def send(self, data: bytes, /) -> None:
         if len(self.sends) >= self._room:
             raise PeerGone("the client has left")
+        assert not self.last, "nothing comes after it"
         self.sends.append(data)
+
+    def send_last(self, data: bytes, /) -> None:
+        self.send(data)
+        self.last = data
 
     def send_both(self, head: bytes, data: bytes, /) -> None:
         self.send(head + data)
@@ -64,7 +70,7 @@ def run(app: Any, flags: int = KEEP_ALIVE | HTTP11, room: int = 1_000_000) -> tu
     """Run one request through ``app``."""
     wire = Wire(room)
     clock.refresh(0.0)
-    response = Response(({}, b"GET /", flags), wire, flags & KEEP_ALIVE != 0)
+    response = Response.of(({}, b"GET /", flags), wire, flags & KEEP_ALIVE != 0)
     respond(app, {}, response)
     return response, wire
 
@@ -155,7 +161,7 @@ def test_head_and_first_chunk_leave_at_once_and_every_later_chunk_by_itself() ->
 def test_the_head_does_not_leave_before_the_first_bytes() -> None:
     seen: list[int] = []
     wire = Wire()
-    response = Response(({}, b"GET /", V11), wire, True)
+    response = Response.of(({}, b"GET /", V11), wire, True)
 
     def app(environ: Any, start_response: Start) -> Iterator[bytes]:
         start_response("200 OK", [])
@@ -512,3 +518,17 @@ def test_our_own_answer_is_complete_and_says_close() -> None:
     assert b"Content-Length: %d\r\n" % len(body) in head
     assert b"Connection: close" in head
     assert b"Date: " in head
+
+
+@pytest.mark.parametrize("headers", [None, with_length(3)])
+@pytest.mark.parametrize("flags", [HTTP11, 0])
+def test_the_end_goes_along_with_a_whole_response_that_is_the_last(headers: Any, flags: int) -> None:
+    for app in (says(b"abc", headers=headers), lambda *both: tuple(says(b"abc", headers=headers)(*both))):
+        _, wire = run(app, flags)
+        assert [wire.last] == wire.sends
+    assert not run(says(b"abc", headers=headers), flags | KEEP_ALIVE)[1].last
+
+
+@pytest.mark.parametrize("app", [yields(b"abc"), yields(b"abc", headers=with_length(3)), says(b"a", b"bc")])
+def test_the_end_does_not_wait_for_what_an_app_still_does(app: Any) -> None:
+    assert not run(app, HTTP11)[1].last
