@@ -58,7 +58,7 @@ class Outlet:
             self._keep(data, sent)
 
     def send_last(self, data: bytes) -> None:
-        """The same with what the connection is closed after, at once: the end leaves in the same segment (1 us)."""
+        """The same with what the connection is closed after, at once: the end leaves in the same segment (3 us)."""
         self.send(data, _MORE)
 
     def send_both(self, head: bytes, data: bytes) -> None:

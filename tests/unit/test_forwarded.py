@@ -1,4 +1,4 @@
-"""forkserve/wsgi/trust.py and forwarded.py: whom we believe, and what of the words of proxies reaches the environ."""
+"""net/trust.py and wsgi/forwarded.py: whom we believe, and what of the words of proxies reaches the environ."""
 
 import re
 
