@@ -76,7 +76,10 @@ def _user(environ: Environ) -> str:
 
 def _request_line(environ: Environ) -> str:
     get = environ.get
-    return _escaped(f"{get('REQUEST_METHOD', '')!s} {get('RAW_URI', '')!s} {get('SERVER_PROTOCOL', '')!s}")
+    method = get("REQUEST_METHOD", "")
+    if method == "":
+        return "-"  # refused before it was known
+    return _escaped(f"{method!s} {get('RAW_URI', '')!s} {get('SERVER_PROTOCOL', '')!s}")
 
 
 class _Stamp:

@@ -22,7 +22,8 @@ from forkserve.protocol.types import Environ, Refused
 from forkserve.wsgi.app import load_app
 from forkserve.wsgi.environ import listener_template
 from forkserve.wsgi.gateway_response import GatewayResponse, refusal
-from forkserve.wsgi.response import PeerGone, clock, respond
+from forkserve.wsgi.out import PeerGone
+from forkserve.wsgi.response import clock, respond
 
 _USAGE = "forkserve.cgi: usage: python -m forkserve.cgi [--chdir FOLDER] APP"
 _BLOCK_BYTES = 1 << 16
@@ -71,6 +72,11 @@ class _Stdout:
     def send_both(self, head: bytes, data: bytes) -> None:
         self.send(head)
         self.send(data)
+
+    def guard_end(self) -> None:
+        """Nobody but the web server could see it."""
+
+    release_end = flush_meanwhile = guard_end
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         self.send(head)

@@ -22,6 +22,7 @@ _METAVARS = {
     Kind.SIZE: "SIZE",
     Kind.CHOICE: "WORD",
     Kind.SHARE: "INT|PERCENT",
+    Kind.ROOM: "SIZE|PERCENT",
     Kind.APP: "APP",
     Kind.ADDRESSES: "ADDRESS",
     Kind.TEXTS: "TEXT",

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "unix": ("unix", "errors", "typed"),
     "protocol": ("protocol", "errors"),
     "net.trust": (),
-    "wsgi": ("wsgi", "protocol", "net.trust", "config.appspec", "config.settings", "log", "errors"),
+    "wsgi": ("wsgi", "protocol", "net.trust", "config.appspec", "config.settings", "unix.spool", "log", "errors"),
     # The seam: what the master hands to a child whose code it does not know.
     "birth": (
         "config.settings",

@@ -19,6 +19,7 @@ class Kind(Enum):
     SIZE = "size"  # bytes as an int; written 1048576, "16MiB", "64kB"
     CHOICE = "choice"
     SHARE = "share"  # kept as text: a number, or a part of another setting's value; written 2 or "25%"
+    ROOM = "room"  # kept as text: bytes, or a part of the room that there is; written "2GiB" or "25%"
     APP = "app"
     FLAG = "flag"  # written true or false; as a flag --name or --no-name
     TEXTS = "texts"  # written as a list, or as one

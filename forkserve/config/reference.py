@@ -42,6 +42,7 @@ _TYPES = {
     Kind.SIZE: "size",
     Kind.CHOICE: "one of",
     Kind.SHARE: "whole number, or percentage",
+    Kind.ROOM: "size, or percentage",
     Kind.APP: "app",
     Kind.ADDRESSES: "address, or list of addresses",
     Kind.FLAG: "true or false",

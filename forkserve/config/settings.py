@@ -69,6 +69,12 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
         "How much of one response may wait in an unlinked file for a slow client; beyond it the app waits too.",
         minimum=0,
     )  # fmt: skip
+    limit_spool: str = declare(
+        "25%", Kind.ROOM, "Clients",
+        "How much all such files of the service, and those of request bodies, may hold together: bytes, or a part of"
+        " what is free on their disk; where they lie in a tmpfs, of the memory that the service may use. Beyond it apps"
+        " wait for the clients of their responses, and clients with the bodies of their requests.",
+    )  # fmt: skip
 
     forwarded_allow_ips: str = declare(
         "127.0.0.1,::1,unix", Kind.TEXT, "Proxies",

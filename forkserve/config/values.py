@@ -109,6 +109,8 @@ def write(declared: Declared, value: Any) -> object:
             return list(value)
         case Kind.MAP:
             return dict(value)
+        case Kind.ROOM:
+            return value if value.endswith("%") else format_size(int(value))
         case Kind.SHARE:
             return int(value) if str(value).isdigit() else value
         case _:
@@ -208,6 +210,15 @@ def _read_share(declared: Declared, raw: object, is_text: bool) -> str:
     return str(int(text))
 
 
+def _read_room(declared: Declared, raw: object, is_text: bool) -> str:
+    text = raw.strip() if isinstance(raw, str) else ""
+    if not text.endswith("%"):
+        return str(parse_size(raw))
+    if not _SHARE.fullmatch(text) or not 1 <= int(text[:-1]) <= 100:
+        raise ValueError('must be a size such as "2GiB", or a percentage between "1%" and "100%"')
+    return f"{int(text[:-1])}%"
+
+
 def _read_app(declared: Declared, raw: object, is_text: bool) -> str:
     text = _read_text(declared, raw, is_text)
     if text:
@@ -291,6 +302,7 @@ _READERS: dict[Kind, Callable[[Declared, object, bool], Any]] = {
     Kind.SIZE: _read_size,
     Kind.CHOICE: _read_choice,
     Kind.SHARE: _read_share,
+    Kind.ROOM: _read_room,
     Kind.APP: _read_app,
     Kind.ADDRESSES: _read_addresses,
     Kind.FLAG: _read_flag,

@@ -3,6 +3,7 @@
 What they say and how they end comes back as events; whom to spawn, retire or kill is the mind's decision.
 """
 
+import mmap
 import select
 import signal
 import socket
@@ -34,7 +35,7 @@ from forkserve.unix.messages import (
 )
 from forkserve.unix.orphan import Lifeline
 from forkserve.unix.relay import Relay
-from forkserve.unix.scoreboard import GENERATION, PID, Row, Scoreboard
+from forkserve.unix.scoreboard import GENERATION, PID, SLOTS, Row, Scoreboard
 from forkserve.unix.surroundings import arrange
 
 
@@ -55,6 +56,7 @@ class Children:
         """Begin with none, or with those of the master that we were; what it could not hear yet is still to be read."""
         self._epoll = epoll
         self._board = Scoreboard(old.board) if old else Scoreboard()
+        self._spooled = memoryview(mmap.mmap(-1, 8 * SLOTS)).cast("q")  # workers of a master that we were have another
         self._main = main
         self._lifeline = Lifeline(old.lifeline if old else None)
         self._relay = Relay(old.relay if old else None)
@@ -100,10 +102,11 @@ class Children:
         row = self._board.row(spawn.slot)
         row.clear()
         row.ints[GENERATION] = spawn.generation
+        self._spooled[spawn.slot] = 0
         settings = outfit.settings
         birth = Birth(
             spawn.slot, spawn.generation, settings, outfit.listeners, theirs, row, self._lifeline, self._relay,
-            outfit.context,
+            self._spooled, outfit.context,
         )  # fmt: skip
         others = [child.channel.close for child in self._by_id.values()]
         others += [ours.close, self._lifeline.let_go, self._board.let_go]
@@ -231,7 +234,9 @@ class Children:
         child = self._by_id.pop(id, None)
         if child is not None:
             del self._by_pid[child.pid]
-            self._hang_up(child)  # its row may be its successor's by now
+            if child.row.ints[PID] == child.pid:  # its row may be its successor's by now
+                self._spooled[child.slot] = 0
+            self._hang_up(child)
 
     def _hang_up(self, child: Child) -> None:
         fd = next((fd for fd, known in self._by_fd.items() if known is child), None)

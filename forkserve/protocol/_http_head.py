@@ -143,3 +143,9 @@ def body_length(environ: Environ, flags: int) -> int:
     if coding.lower() != "chunked":
         raise Refused("501 Not Implemented", "a transfer coding other than chunked")
     return -1
+
+
+def begun(environ: Environ, method: bytes, target: bytes, version: str) -> Environ:
+    """Return what is known of a request whose head is not whole; ``version`` as llhttp has it, "0.0" for none yet."""
+    line = {"REQUEST_METHOD": method.decode("ascii"), "RAW_URI": target.decode("latin-1")}
+    return environ | line | {"SERVER_PROTOCOL": f"HTTP/{version}" if version != "0.0" else ""}

@@ -179,6 +179,14 @@ class Decoder:
             self._ended = True
             raise
 
+    def has_room(self) -> bool:
+        """Whether more of the body can be taken now."""
+        return self._body is None or self._body.has_room()
+
+    def told(self) -> Environ:
+        """What is known of the request that is read, as an environ."""
+        return self._environ or self._template
+
     def close(self) -> None:
         """Forget a half-read body."""
         if self._body is not None:

@@ -53,6 +53,12 @@ class Decoder(Protocol):
         None: there is no request that could be answered, and nothing to do but close.
         """
 
+    def has_room(self) -> bool:
+        """Whether more of a body can be taken now."""
+
+    def told(self) -> Environ:
+        """What is known of the request that is read, as an environ."""
+
     def close(self) -> None:
         """Forget a half-read body."""
 
@@ -110,6 +116,14 @@ class OneRequest:
     def read_head(self, head: bytearray) -> int:
         """Fill ``variables`` from what has come so far; return the bytes of the head, 0 while it is not complete."""
         raise NotImplementedError
+
+    def has_room(self) -> bool:
+        """Whether more of the body can be taken now."""
+        return self._body is None or self._body.has_room()
+
+    def told(self) -> Environ:
+        """What is known of the request, as an environ."""
+        return self._request[0]
 
     def close(self) -> None:
         """Forget a half-read body."""

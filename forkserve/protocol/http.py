@@ -29,15 +29,12 @@ from forkserve.protocol.types import (
 )
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
 _METHODS: dict[bytes, str] = {}
 _H, _SPACE = b"H "
-
 _STAYS = KEEP_ALIVE | HTTP11  # computed once: 15 ns
 
 # Fields of which a second one makes the request ambiguous (RFC 9112 section 3.2, RFC 9110 section 8.6).
 _SINGLE = {"HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODING"}
-
 _UNEVEN = 1 << 17  # a mark beside FRAMED and the flags of a request: something is to be reset after it
 
 
@@ -125,8 +122,7 @@ class Decoder(Recall):
             if not self.idle:
                 self._pause(data)
             return
-        # Outside the handler: in it, llhttp's next error would have this upgrade for its context, not its cause.
-        self._after_upgrade(rest)
+        self._after_upgrade(rest)  # not in the handler: llhttp's next error would have this upgrade for its context
         if not self.idle:
             self._pause(data)
 
@@ -138,15 +134,27 @@ class Decoder(Recall):
             return None
         return bytes(self._raw.kept)
 
+    def has_room(self) -> bool:
+        """Whether more of the body can be taken now."""
+        return self._body is None or self._body.has_room()
+
+    def told(self) -> Environ:
+        """What is known of the request that is read, as an environ."""
+        if self.body_began:
+            return self._request
+        parser = self._parser
+        if not self._target or parser is None:
+            return self._template
+        return head.begun(self._environ, parser.get_method(), self._target, parser.get_http_version())
+
     def close(self) -> None:
-        """Forget a half-read body. The parser too, which knows us: nobody has to find this circle."""
+        """Forget a half-read body, and the parser, which knows us: nobody has to find this circle."""
         self._parser = None
         if self._body is not None:
             self._body.close()
             self._body = None
 
     # llhttp's callbacks, in the order of a request
-
     def on_url(self, part: bytes) -> None:
         """A piece of the target."""
         if self._target:

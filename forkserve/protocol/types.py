@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 Environ = dict[str, Any]
 
+READ_BYTES = 64 * 1024  # the most that is read of a connection at once
+
 BAD_REQUEST = "400 Bad Request"
 TOO_LARGE = "431 Request Header Fields Too Large"
 
@@ -29,12 +31,16 @@ class Refused(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.environ: Environ | None = None  # of its request, where that was whole
 
 
 class Body(Protocol):
     """Where a decoder puts a request's body while it arrives; ``length`` counts its bytes."""
 
     length: int
+
+    def has_room(self) -> bool:
+        """Whether the next READ_BYTES could be taken now; else nothing shall be read of it for a while."""
 
     def write(self, data: bytes, /) -> object:
         """Take the next bytes; raises Refused when they are too many."""

@@ -1,15 +1,21 @@
 """What a client has not taken yet, in order: bytes in memory, then in an unlinked file, and regions of files.
 
-So a slow reader costs memory and then disk, never the worker. Knows no state of a connection.
+So a slow reader costs memory and then disk, never the worker. Two threads may write it, the app's and the flusher's:
+whoever touches it holds its ``lock``. Knows no state of a connection.
 """
 
+import _thread
 import errno
 import os
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
+
+from forkserve.unix.spool import Spool
 
 MEMORY_BYTES = 1 << 20
 _READ_BYTES = 64 * 1024  # of a file, where the kernel cannot send it by itself (TLS)
+_BLOCK_BYTES = 64 * 1024  # smaller pieces are gathered in blocks: 5 bytes kept by themselves took 190
 # Of one wake-up, however much the client takes: others wait for the worker too. One sendfile of 1 GiB to a fast client
 # on loopback took a second.
 BURST_BYTES = 1 << 20
@@ -17,6 +23,10 @@ BURST_BYTES = 1 << 20
 
 class CutShort(OSError):
     """A file has become shorter than what was announced of it."""
+
+
+class TakesNothing(OSError):
+    """The client has taken nothing for `send_timeout`."""
 
 
 class Region:
@@ -51,52 +61,70 @@ class Region:
 
 
 class Backlog:
-    """The pieces that one client has still to take; ``spool_limit``: how large our own file may become."""
+    """The pieces that one client has still to take; ``limit``: how large its own file may become."""
 
-    __slots__ = ("_limit", "_pieces", "_spool", "_spool_fd", "_spool_size", "in_memory")
+    __slots__ = (
+        "_file", "_file_fd", "_file_size", "_limit", "_pieces", "_sent", "_spool", "_tail", "error", "in_memory",
+        "is_watched", "lock", "taken_at", "unsent",
+    )  # fmt: skip
 
-    def __init__(self, spool_limit: int) -> None:
-        self._limit = spool_limit
-        self._pieces: deque[memoryview | Region] = deque()
-        self._spool: Region | None = None  # the last piece, while it can still grow
-        self._spool_fd = -1
-        self._spool_size = 0
+    def __init__(self, spool: Spool, limit: int) -> None:
+        self.lock = _thread.RLock()  # a signal handler may come amid what holds it
+        self.is_watched = False  # by the flusher
+        self.error: OSError | None = None  # the client has left, or takes nothing: nothing more is kept
+        self.taken_at = monotonic()  # when the client took something for the last time
         self.in_memory = 0
+        self.unsent = 0  # bytes that were forgotten
+        self._spool = spool
+        self._limit = limit
+        self._pieces: deque[bytes | memoryview | bytearray | Region] = deque()
+        self._sent = 0  # of the first piece
+        self._tail: bytearray | None = None  # the last piece, while small ones can still be added to it
+        self._file: Region | None = None  # the last piece, while it can still grow
+        self._file_fd = -1
+        self._file_size = 0
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
 
     @property
     def is_full(self) -> bool:
-        """Whether whoever produces more should wait."""
-        return self.in_memory > MEMORY_BYTES and self._spool_size >= self._limit
+        """Whether whoever produces more should wait: there was no room but in memory."""
+        return self.in_memory > MEMORY_BYTES
 
-    def keep(self, data: memoryview) -> None:
-        """Keep ``data``, in memory or, beyond MEMORY_BYTES of it, in the file. Raises OSError if the disk is full."""
-        if self.in_memory + len(data) <= MEMORY_BYTES or self._spool_size >= self._limit:
+    @property
+    def size(self) -> int:
+        """How many bytes are kept."""
+        return self.in_memory + sum(piece.count for piece in self._pieces if isinstance(piece, Region))
+
+    def keep(self, data: bytes | memoryview) -> None:
+        """Keep ``data``: in memory or, beyond MEMORY_BYTES of it, in the file; where that has no room, in memory."""
+        if self.in_memory + len(data) > MEMORY_BYTES:
+            data = memoryview(data)[self._spool_away(memoryview(data)) :]
+            if not data:
+                return
+        self._file = None
+        self.in_memory += len(data)
+        if len(data) >= _BLOCK_BYTES and 2 * len(data) >= _whole_bytes(data):
             self._pieces.append(data)
-            self._spool = None
-            self.in_memory += len(data)
+            self._tail = None
             return
-        if self._spool_fd < 0:
-            self._spool_fd = _unlinked_file()
-        if self._spool is None:
-            self._spool = Region(self._spool_fd, self._spool_size, 0, owned=False)
-            self._pieces.append(self._spool)
-        rest = data
-        while rest:
-            written = os.pwrite(self._spool_fd, rest, self._spool_size)
-            self._spool_size += written
-            self._spool.count += written
-            rest = rest[written:]
+        # Gathered, and copied: a small rest of a large piece must not keep all of that.
+        if self._tail is None or len(self._tail) + len(data) > _BLOCK_BYTES:
+            self._tail = bytearray(data)
+            self._pieces.append(self._tail)
+        else:
+            self._tail += data
 
     def keep_region(self, region: Region) -> None:
         """Keep a part of a file."""
         self._pieces.append(region)
-        self._spool = None
+        self._tail = self._file = None
 
     def write(self, send: Callable[[bytes | memoryview], int], socket_fd: int) -> None:
         """Send as much as is taken now, but for a burst. Raises BlockingIOError when that is not all, and OSError."""
+        if self.error is not None:
+            raise self.error
         pieces = self._pieces
         left = BURST_BYTES
         while pieces:
@@ -104,19 +132,29 @@ class Backlog:
                 raise BlockingIOError(errno.EAGAIN, "a burst has left; the others come first")
             piece = pieces[0]
             if isinstance(piece, Region):
-                left -= piece.send(send, socket_fd)
-                if piece.count:
-                    continue
-                self._finish(piece)
+                sent = piece.send(send, socket_fd)
+                is_whole = not piece.count
+                if is_whole:
+                    self._finish(piece)
             else:
-                sent = send(piece)
-                left -= sent
+                if piece is self._tail:
+                    self._tail = None  # it cannot grow while a part of it is looked at
+                sent = send(memoryview(piece)[self._sent :])
                 self.in_memory -= sent
-                if sent < len(piece):
-                    pieces[0] = piece[sent:]
-                    continue
-            pieces.popleft()
-        self._drop_spool()
+                self._sent += sent
+                is_whole = self._sent == len(piece)
+            left -= sent
+            self.taken_at = monotonic()
+            if is_whole:
+                pieces.popleft()
+                self._sent = 0
+        self._drop_file()
+
+    def fail(self, error: OSError) -> None:
+        """Forget everything: whoever still has something for this client meets ``error``."""
+        self.unsent += self.size
+        self.clear()
+        self.error = error
 
     def clear(self) -> None:
         """Forget everything."""
@@ -124,29 +162,47 @@ class Backlog:
             if isinstance(piece, Region):
                 piece.close()
         self._pieces.clear()
-        self.in_memory = 0
-        self._drop_spool()
+        self._tail = None
+        self.in_memory = self._sent = 0
+        self._drop_file()
+
+    def _spool_away(self, data: memoryview) -> int:
+        """Write into the file what it has room for; tell how much."""
+        data = data[: max(0, self._limit - self._file_size)]
+        if not data or not self._spool.take(len(data)):
+            return 0
+        if self._file_fd < 0:
+            fd = self._spool.open()
+            if fd is None:
+                self._spool.give_back(len(data))
+                return 0
+            self._file_fd = fd
+        done = self._spool.write(self._file_fd, data, self._file_size)
+        self._spool.give_back(len(data) - done)
+        if done:
+            if self._file is None:
+                self._file = Region(self._file_fd, self._file_size, 0, owned=False)
+                self._pieces.append(self._file)
+                self._tail = None
+            self._file.count += done
+            self._file_size += done
+        return done
 
     def _finish(self, region: Region) -> None:
         region.close()
-        if region is self._spool:  # all of the file was taken: begin it anew, so that its limit bounds the disk
-            os.ftruncate(self._spool_fd, 0)
-            self._spool, self._spool_size = None, 0
+        if region is self._file:  # all of the file was taken: begin it anew, so that its limit bounds the disk
+            os.ftruncate(self._file_fd, 0)
+            self._spool.give_back(self._file_size)
+            self._file, self._file_size = None, 0
 
-    def _drop_spool(self) -> None:
-        if self._spool_fd >= 0:
-            os.close(self._spool_fd)
-        self._spool_fd, self._spool, self._spool_size = -1, None, 0
+    def _drop_file(self) -> None:
+        if self._file_fd >= 0:
+            os.close(self._file_fd)
+            self._spool.give_back(self._file_size)
+        self._file_fd, self._file, self._file_size = -1, None, 0
 
 
-def _unlinked_file() -> int:
-    """Open a file without a name where temporary files belong."""
-    import tempfile  # lazy: 3 ms of every start, for services that may never have a slow reader
-
-    folder = tempfile.gettempdir()
-    try:
-        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
-    except OSError:  # a file system without O_TMPFILE
-        fd, path = tempfile.mkstemp(prefix="forkserve-", dir=folder)
-        os.unlink(path)
-        return fd
+def _whole_bytes(data: bytes | memoryview) -> int:
+    """How much memory keeping ``data`` by reference keeps."""
+    whole = data.obj if isinstance(data, memoryview) else data
+    return len(whole) if isinstance(whole, bytes | bytearray) else 0

@@ -5,31 +5,34 @@ that waits for a request belongs to no worker in particular: it can be passed on
 """
 
 import _socket
+import errno
+from select import EPOLLIN
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from forkserve.log import log
-from forkserve.protocol.http import CONTINUE
 from forkserve.protocol.types import FORWARDED, KEEP_ALIVE, Environ, Refused
 from forkserve.unix.scoreboard import DEADLINE
-from forkserve.worker.movable import Movable
+from forkserve.worker.inlet import Inlet
+from forkserve.worker.lines import Unlogged, note_later, note_now, note_refusal
 from forkserve.worker.outlet import NOW, peer_name
 from forkserve.worker.state import BODY, HEAD, IDLE, LINGERING, OPENING, RUNNING, WRITING
-from forkserve.wsgi.response import PeerGone, Response, plain_answer, respond
+from forkserve.wsgi.out import PeerGone
+from forkserve.wsgi.response import Response, plain_answer, respond
 
 if TYPE_CHECKING:
+    from forkserve.accesslog import AccessLog
     from forkserve.worker.door import Door
+    from forkserve.worker.holding import HoldingSocket
     from forkserve.worker.loop import Loop
     from forkserve.worker.tls import TlsTransport
-    from forkserve.worker.upload import Upload
 
-_HURRY_S = 0.25
-_SILENT_S = 1.0
 LINGER_S = 2.0  # how long the last response may travel before a reset could overtake it: RFC 9112 section 9.6
 _HEAD_BYTES = 16 * 1024  # of a read where a request begins
+_CLOSED = OSError(errno.EPIPE, "the connection was closed")
 
 
-class Connection(Movable):
+class Connection(Inlet):
     """One accepted connection."""
 
     response_kind: type[Response] = Response
@@ -38,16 +41,16 @@ class Connection(Movable):
     _then_close = False
     _refused: Refused | None = None  # to be answered when the good requests before it are
     _linger_left = 64 << 20  # a refused upload goes on until its sender looks; reading this much takes 10 ms
-    _body_since = 0.0
-    _body_bytes = 0
     _tls: "TlsTransport | None" = None
-    _upload: "Upload | None" = None  # the body that the app reads while it arrives
+    unlogged: Unlogged | None = None  # its access line waits for the client
 
     __slots__ = ("_recv", "stays")
 
     def __init__(self, loop: "Loop", fd: int, family: int, peer: object, door: "Door", template: Environ) -> None:
-        sock = _socket.socket(family, _socket.SOCK_STREAM, 0, fd)
+        sock = door.socket(family, _socket.SOCK_STREAM, 0, fd)
         self.sock = sock
+        if door.holds:
+            self._held = cast("HoldingSocket", sock)
         self.fd = fd
         self.peer = peer
         self.state = IDLE
@@ -83,7 +86,7 @@ class Connection(Movable):
         tls = self._tls
         assert tls is not None
         self.on_readable()
-        while self.fd >= 0 and self.state is not WRITING and tls.pending():
+        while self.fd >= 0 and self.state is not WRITING and tls.pending() and not self.is_paused:
             self.on_readable()
 
     def on_readable(self) -> None:
@@ -105,6 +108,9 @@ class Connection(Movable):
     def _read_on(self) -> None:
         """The same amid a request, where much may come."""
         loop = self._loop
+        if self.state is BODY and not self._decoder.has_room():
+            self._pause()
+            return
         try:
             got = self.sock.recv_into(loop.buffer, 0, NOW)
         except BlockingIOError:
@@ -129,7 +135,7 @@ class Connection(Movable):
         except Refused as error:
             self._finish_then_refuse(error)
             return
-        except OSError as error:  # the body's file: disk full, no descriptor left
+        except OSError as error:  # the disk is broken; where it is merely full nothing is read
             log.error("request body could not be stored", cause=error)
             self._finish_then_refuse(Refused("503 Service Unavailable", str(error)))
             return
@@ -175,6 +181,8 @@ class Connection(Movable):
             self.on_readable_tls()
 
     def _go_on_after_writing(self) -> None:
+        if self.unlogged is not None:
+            note_now(self)
         if self._then_close:
             self.linger()
             return
@@ -196,24 +204,29 @@ class Connection(Movable):
             self._loop.readers[self.fd]()  # a request may have arrived while another one ran: it is not cut
             if self.fd >= 0 and self.state is IDLE and self.deadline == deadline:
                 self.close()
+        elif self.is_paused:
+            self._loop.spool.paused.discard(self)
+            self._loop.epoll.modify(self.fd, EPOLLIN)
+            self._refuse(Refused("503 Service Unavailable", f"no room for the body: {self._loop.spool.trouble}"))
         elif self.state is HEAD or self.state is BODY:
             self._refuse(Refused("408 Request Timeout", f"the client was too slow with its {self.state.value}"))
         else:
             if self.state is OPENING:
                 log.info("connection refused", reason="too slow with its beginning", peer=peer_name(self.peer))
+            elif self.state is WRITING:
+                self.say_stalled()
             self.close()
 
-    def dawdles(self, now: float) -> bool:
-        """Whether its client holds us up amid a body or a response; asked where somebody else has no room."""
-        loop = self._loop
-        if self.state is BODY:  # where others wait, the least rate holds from the beginning
-            took_s = now - self._body_since
-            is_slow = took_s > _HURRY_S and self._body_bytes < loop.body_min_rate * took_s
-            return is_slow or self.deadline - loop.body_timeout_s < now - _SILENT_S
-        return self.state is WRITING and self.deadline - loop.send_timeout_s < now - _SILENT_S
+    def let_go(self) -> None:
+        """Close this process's copies of what is the connection's, in a child that the app has forked."""
+        if self._backlog is not None:
+            self._backlog.clear()
+        self._decoder.close()
+        self.sock.close()
 
     def linger(self) -> None:
         """Close for writing; read to the end of what still comes, for a moment, so that no reset eats the response."""
+        self.release_end()
         try:
             self.sock.shutdown(_socket.SHUT_WR)
         except BlockingIOError:  # TLS has a last word to say, and there is no room for it yet
@@ -230,12 +243,16 @@ class Connection(Movable):
         fd = self.fd
         if fd >= 0:
             loop = self._loop
+            if self._backlog is not None:
+                self.drop_kept(_CLOSED)
+            if self.unlogged is not None:
+                note_now(self)
+            if self._held is not None and self.state is IDLE and not self._is_guarded:
+                self._held.release()
             del loop.connections[fd]
             del loop.readers[fd]
             self.fd = -1
             self._decoder.close()
-            if self._backlog is not None:
-                self._backlog.clear()
             self.sock.close()  # epoll forgets it by itself: this was the only descriptor of it
 
     # requests
@@ -245,16 +262,18 @@ class Connection(Movable):
         """The response of the request that runs."""
         return self._loop.running
 
-    def receive(self, buffer: bytearray) -> int:
-        """Read once, for who reads a body in the app's place. Raises BlockingIOError, OSError."""
-        return self.sock.recv_into(buffer, 0, NOW)
+    @property
+    def access(self) -> "AccessLog | None":
+        """The access log, if there is one."""
+        return self._loop.access
 
-    def body_is_whole(self, wants_keep_alive: bool) -> None:
-        """All of a streamed body has arrived: the response that is not begun need not be the last any more."""
-        response = self.response
-        if response is not None and not response.head_sent:
-            self._upload = None
-            response.keep_alive = self.stays and wants_keep_alive and not response.closes
+    def pause_clock(self) -> float:
+        """Take the running request's deadline away for a moment: what follows is not on the app's time."""
+        return self._loop.pause_clock()
+
+    def resume_clock(self, deadline: float, waited_s: float) -> None:
+        """Give it back, so much later."""
+        self._loop.resume_clock(deadline, waited_s)
 
     @property
     def head_sent(self) -> bool:
@@ -290,10 +309,14 @@ class Connection(Movable):
             loop.deadline[DEADLINE] = 0.0
             if loop.attended:
                 loop.await_attendant()
+            waits = self._backlog is not None
             if loop.access is not None:
-                loop.access.note(environ, response, monotonic() - now)
-            if self._backlog is not None or not response.keep_alive:
-                self._after(response, flags)
+                if waits or self.unsent:
+                    note_later(self, environ, response, now)
+                else:
+                    loop.access.note(environ, response, monotonic() - now)
+            if waits or not response.keep_alive:
+                self._after(response, flags, waits)
                 return
         self.state = IDLE
         self.deadline = monotonic() + loop.keepalive_s
@@ -308,19 +331,21 @@ class Connection(Movable):
         decoder.ready.append(self._upload.request)
         self._serve()
 
-    def _after(self, response: Response, flags: int) -> None:
-        """Go on after a response that is the last one, or that the client has not taken yet."""
+    def _after(self, response: Response, flags: int, waits: bool) -> None:
+        """Go on after a response that is the last one, or that the client had not taken when the app ended."""
+        self.take_back()
         if response.exit is not None:
             self._loop.leave(f"the app raised {type(response.exit).__name__}")
         if self.fd < 0:
             return
         if response.aborted:
             self._abort()
-        elif self._backlog is not None:
+        elif waits:
             self._await_room(then_close=not response.keep_alive)
         elif flags & KEEP_ALIVE or self._upload is not None:
             self.linger()
         else:
+            self.release_end()
             self.close()  # the client announced the end: nothing of it is under way that a reset could answer
 
     def _await_room(self, *, then_close: bool) -> None:
@@ -329,46 +354,25 @@ class Connection(Movable):
         self.deadline = monotonic() + self._loop.send_timeout_s
         self.watch(True)
 
-    def _await_body(self, got: int) -> None:
-        """Part of a body has arrived. The deadline is for the next part; a trickle is cut as well as silence."""
-        loop = self._loop
-        now = monotonic()
-        if self.state is not BODY:
-            self.state = BODY
-            self.fresh = False
-            self._body_since = now
-            self._body_bytes = 0
-        elif loop.body_min_rate:
-            took_s = now - self._body_since
-            self._body_bytes += got
-            if took_s > loop.body_timeout_s and self._body_bytes < loop.body_min_rate * took_s:
-                self._refuse(Refused("408 Request Timeout", f"the body came slower than {loop.body_min_rate} bytes/s"))
-                return
-        self.deadline = now + loop.body_timeout_s
-        if self._decoder.wants_continue:
-            self._decoder.wants_continue = False
-            try:
-                self.send(CONTINUE)
-            except PeerGone:
-                pass
-
     def _refuse(self, refused: Refused) -> None:
         """Answer what cannot be served, and close."""
         log.info("request refused", status=refused.status, reason=refused.reason, peer=peer_name(self.peer))
+        self._answer_refused(refused, plain_answer(refused.status))
+
+    def _answer_refused(self, refused: Refused, answer: bytes) -> None:
+        note_refusal(self, refused.environ or self._decoder.told(), refused.status)
         self._decoder.close()
         try:
-            self.send(plain_answer(refused.status))
+            self.send(answer)
         except PeerGone:
             return
         if self._backlog is not None:
             self._await_room(then_close=True)
-        else:
-            self.linger()
+            return
+        note_now(self)
+        self.linger()
 
     def _abort(self) -> None:
         """Break off with a reset, so that the client sees it: the plain end could be the end of the body (HTTP/1.0)."""
-        try:
-            self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-        except OSError:
-            pass
+        self.guard_end()
         self.close()

@@ -3,6 +3,7 @@
 Here are the doors of plain HTTP; those of other protocols stand in worker/gateway.py, which is loaded for them.
 """
 
+import _socket
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from forkserve.net.address import GATEWAYS, HTTP
 from forkserve.net.listener import Listener
 from forkserve.protocol.http import Decoder
 from forkserve.protocol.types import BodyMaker, Environ, Limits
+from forkserve.unix.spool import Spool
 from forkserve.wsgi.environ import connection_template, listener_template
 from forkserve.wsgi.input import BodyMakerFor
 
@@ -82,12 +84,16 @@ class Door:
         generation: int,
         slot: int,
         extend_deadline: Callable[[float], None],
+        spool: Spool,
     ) -> None:
         self.listener = listener
         self.kind = kind  # of its connections
         self.name = listener.name
         self.family = listener.socket.family
         self.context = context
+        # Where the end of a connection can be that of a body, and a unix socket would know no other end.
+        self.holds = self.family == _socket.AF_UNIX
+        self.socket: type[_socket.socket] = _holding() if self.holds else _socket.socket
         self.is_plain = context is None  # else its connections cannot move: the state of TLS is in memory
         self.proxy_mode = "" if settings.proxy_protocol == "off" else settings.proxy_protocol
         self.has_opening = bool(context is not None or self.proxy_mode)
@@ -107,7 +113,7 @@ class Door:
         self._limits = Limits(
             settings.limit_request_line, settings.limit_request_fields, settings.limit_request_field_size
         )
-        self._make_body = _body_maker(settings)
+        self._make_body = _body_maker(settings, spool)
 
     def fileno(self) -> int:
         """The listener's descriptor, for epoll."""
@@ -120,9 +126,15 @@ class Door:
         return Decoder(template, self._limits, self._make_body, believed, self._header_map)
 
 
-def _body_maker(settings: Settings) -> BodyMaker:
+def _holding() -> type[_socket.socket]:
+    from forkserve.worker.holding import HoldingSocket  # lazy: for unix sockets alone
+
+    return HoldingSocket
+
+
+def _body_maker(settings: Settings, spool: Spool) -> BodyMaker:
     if not settings.stream_request_body:
-        return BodyMakerFor(settings.limit_request_body)
+        return BodyMakerFor(settings.limit_request_body, spool)
     from forkserve.wsgi.streaming import StreamMakerFor  # lazy: it is an option
 
     return StreamMakerFor(settings.limit_request_body)

@@ -20,7 +20,7 @@ from forkserve.unix.messages import UP, Stuck
 from forkserve.unix.relay import Moved, Relay
 from forkserve.worker.connection import Connection
 from forkserve.worker.door import Door, kind_of_door, protocol_of
-from forkserve.worker.state import HEAD, IDLE
+from forkserve.worker.state import BODY, HEAD, IDLE, WRITING
 
 if TYPE_CHECKING:
     import ssl
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _FEW = 16
 _UNSEEN_S = 0.25
+_SILENT_S = 1.0
 _TURNS_ALONE = 8
 # Nothing is wrong with the listener itself: the process, the machine or the peer lacks something for a moment.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -58,10 +59,11 @@ class Entrance:
         extend = loop.extend_deadline
         doors = [
             kind_of_door(one)(
-                one, settings, context, loop.kind, generation=generation, slot=slot, extend_deadline=extend
+                one, settings, context, loop.kind,
+                generation=generation, slot=slot, extend_deadline=extend, spool=loop.spool,
             )
             for one in listeners
-        ]
+        ]  # fmt: skip
         self._doors = {door.fileno(): door for door in doors}
         self._by_name = {door.name: door for door in doors}
         self._abstract = {fd for fd, door in self._doors.items() if door.listener.address.family is Family.ABSTRACT}
@@ -250,13 +252,20 @@ class Entrance:
         ripe = [c for c in waiting if self._waits_since(c) < now - _UNSEEN_S]
         if ripe:
             min(ripe, key=self._waits_since).close()
-        elif dawdling := [c for c in connections if c.dawdles(now)]:
+        elif dawdling := [c for c in connections if self._dawdles(c, now)]:
             min(dawdling, key=lambda connection: connection.deadline).close()
         elif len(waiting) > 1:  # one is the newcomer itself
             min(waiting, key=self._waits_since).close()
         else:
             return False
         return True
+
+    def _dawdles(self, connection: Connection, now: float) -> bool:
+        """Whether its client holds us up amid a body or a response."""
+        loop = self._loop
+        if connection.state is BODY and not connection.is_paused:
+            return connection.sends_slowly(now) or connection.deadline - loop.body_timeout_s < now - _SILENT_S
+        return connection.state is WRITING and connection.deadline - loop.send_timeout_s < now - _SILENT_S
 
     def _waits_since(self, connection: Connection) -> float:
         """Since when a connection waits for its request: its deadline does not tell, since the time-outs differ."""

@@ -14,13 +14,14 @@ from forkserve.log import log
 from forkserve.net.listener import Listener
 from forkserve.protocol.gateway import Decoder, Encoder
 from forkserve.protocol.types import Environ, Refused
+from forkserve.unix.spool import Spool
 from forkserve.worker.connection import Connection
 from forkserve.worker.door import Door, Trusted, protocol_of
 from forkserve.worker.outlet import peer_name
 from forkserve.worker.state import BODY, HEAD, IDLE, LINGERING
 from forkserve.wsgi.gateway_response import GatewayResponse, refusal
 from forkserve.wsgi.input import BodyMakerFor
-from forkserve.wsgi.response import PeerGone
+from forkserve.wsgi.out import PeerGone
 
 if TYPE_CHECKING:
     import ssl
@@ -113,15 +114,7 @@ class GatewayConnection(Connection):
             return
         if not self._say_replies():
             return
-        self._decoder.close()
-        try:
-            self.send(refusal(encoder, refused.status))
-        except PeerGone:
-            return
-        if self._backlog is not None:
-            self._await_room(then_close=True)
-        else:
-            self.linger()
+        self._answer_refused(refused, refusal(encoder, refused.status))
 
 
 class GatewayDoor(Door):
@@ -137,10 +130,11 @@ class GatewayDoor(Door):
         generation: int,
         slot: int,
         extend_deadline: Callable[[float], None],
+        spool: Spool,
     ) -> None:
         Door.__init__(
             self, listener, settings, None, kind_of(kind),
-            generation=generation, slot=slot, extend_deadline=extend_deadline,
+            generation=generation, slot=slot, extend_deadline=extend_deadline, spool=spool,
         )  # fmt: skip
         self.proxy_mode = ""
         self.has_opening = False
@@ -148,7 +142,7 @@ class GatewayDoor(Door):
         self._allowed = Trusted(settings.gateway_allow_ips)
         _ = self._allowed.trust  # a word that is no address fails the boot, not the first connection
         self._mount = settings.mount
-        self._make_body = BodyMakerFor(settings.limit_request_body)
+        self._make_body = BodyMakerFor(settings.limit_request_body, spool)
         self._make_decoder = _maker(protocol_of(self.name), settings)
 
     def _accept_allowed(self) -> tuple[int, Any]:

@@ -17,18 +17,22 @@ from forkserve.accesslog import AccessLog
 from forkserve.config.settings import Settings
 from forkserve.log import log, one_line
 from forkserve.net.listener import Listener
+from forkserve.protocol.types import READ_BYTES
 from forkserve.unix.channel import Channel
 from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Look, Reopen, Retiring, Serve, Tired
 from forkserve.unix.relay import Relay
-from forkserve.unix.scoreboard import DEADLINE, Row
+from forkserve.unix.scoreboard import BEGAN, DEADLINE, Row
 from forkserve.unix.signals import Wakeup
 from forkserve.worker.attendant import Attendant
 from forkserve.worker.connection import Connection
 from forkserve.worker.entrance import EXHAUSTED_PAUSE_S, Entrance
 from forkserve.worker.fatigue import Fatigue
+from forkserve.worker.flusher import Flusher
+from forkserve.worker.room import Room
 from forkserve.worker.state import HEAD, IDLE, WRITING
 from forkserve.wsgi.app import App
-from forkserve.wsgi.response import PeerGone, Response, clock
+from forkserve.wsgi.out import PeerGone
+from forkserve.wsgi.response import Response, clock
 
 if TYPE_CHECKING:
     import ssl
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
     from forkserve.net.trust import Trust
     from forkserve.protocol.types import Environ
 
-_BUFFER_BYTES = 64 * 1024
 _SWEEP_S = 1.0
 _SHOW_S = 1.0
 _FEW = 3
@@ -71,6 +74,7 @@ class Loop:
         generation: int,
         slot: int,
         access: AccessLog | None,
+        spool: Room,
         title: Callable[[str], None],
     ) -> None:
         self.app = app
@@ -83,7 +87,7 @@ class Loop:
         self.running: Response | None = None
         self.has_newcomers = False  # somebody waits at a door, and the kernel has told nobody but us
         self.attended = False  # the attendant is at work on the connections, see there
-        self.buffer = bytearray(_BUFFER_BYTES)
+        self.buffer = bytearray(READ_BYTES)
         self.view = memoryview(self.buffer)
         self.keep_alive = settings.keepalive > 0
         self.keepalive_s = settings.keepalive
@@ -95,11 +99,12 @@ class Loop:
         self.send_timeout_s = settings.send_timeout or _NEVER
         self.streams = settings.stream_request_body
         self.spool_limit = settings.limit_response_spool
+        self.spool = spool
+        self.flusher = Flusher(self.send_timeout_s)
         self.epoll = select.epoll()
         self.poll: Callable[[float | None, int], list[tuple[int, int]]] = self.epoll.poll
         self.is_retiring = False
-        # Without relays nothing is put there; what an older generation has put there is taken all the same.
-        self.relay = relay if settings.relay else None
+        self.relay = relay if settings.relay else None  # what an older generation has put there is taken all the same
         self.attendant = None if self.relay is None else Attendant(self)
         self._entrance = Entrance(self, settings, listeners, relay, channel, context, generation=generation, slot=slot)
         self._channel = channel
@@ -108,10 +113,8 @@ class Loop:
         self._draining = False
         self._title = title
         self._busy_shown = False
-        self.show_busy_at = 0.0  # not more often than once a second
-        self.tick_at = 0.0
-        self._sweep_at = 0.0
-        self._wait_s = _SWEEP_S  # 0 while there are more overdue connections than one round ends
+        self.tick_at = self.show_busy_at = 0.0  # not more often than once a second
+        self._sweep_at, self._wait_s = 0.0, _SWEEP_S  # 0 while there are more overdue connections than one round ends
         self._special = {channel.fileno(): self._on_channel, wakeup.read_fd: self._on_signal}
         self.readers |= self._special
         self.readers |= {fd: partial(self._entrance.on_readable, fd) for fd in self._entrance.fds}
@@ -180,18 +183,18 @@ class Loop:
         if self.deadline[DEADLINE]:  # else no request runs
             self.deadline[DEADLINE] = max(self.deadline[DEADLINE], monotonic() + seconds)
 
-    def stop_clock(self) -> float:
+    def pause_clock(self) -> float:
         """Take the running request's deadline away for a moment: what follows is not on the app's time."""
         deadline = self.deadline[DEADLINE]
-        self.deadline[DEADLINE] = 0.0
+        self.deadline[DEADLINE] = _NEVER  # 0 would say that nothing runs
         return deadline
 
-    def go_on(self, deadline: float, waited_s: float) -> None:
+    def resume_clock(self, deadline: float, waited_s: float) -> None:
         """Give it back, so much later."""
         self.deadline[DEADLINE] = deadline + waited_s
 
     def on_tick(self, now: float, line: bytes) -> None:
-        """Do what a request that begins asks for about once a second: spell the Date, show what runs."""
+        """Spell the Date and show what runs, about once a second."""
         if now >= clock.until:
             clock.refresh(now)
         if now >= self.show_busy_at:
@@ -207,11 +210,13 @@ class Loop:
     def answer_overdue(self) -> bool:
         """Answer 504 where a request is overdue; True: the process can end now. In a signal handler."""
         response = self.running
-        if response is not None and not response.head_sent:
+        if response is not None:
             try:
-                response.out.send(response.own_page("504 Gateway Timeout"))
+                response.answer_overdue()
             except PeerGone:
                 pass
+            if self.access is not None:
+                self.access.note(response.request[0], response, monotonic() - self.deadline[BEGAN])
         return True
 
     def apply_forwarded(self, environ: "Environ", trust: "Trust") -> None:
@@ -250,9 +255,8 @@ class Loop:
     def retire(self, *, drain: bool) -> None:
         """Finish what was begun and take nothing new; ``drain``: the service stops, what is queued is answered first.
 
-        In a reload, connections between two requests are passed on to the siblings. Those that cannot move stay for
-        their next request, answered with Connection: close, or until the keep-alive time-out that their client expects
-        anyway: none is cut short. A stop does not wait that long.
+        In a reload, connections between two requests are passed on. Those that cannot move stay for their next request,
+        or for the keep-alive time-out that their client expects anyway: none is cut short. A stop waits for neither.
         """
         self.is_retiring = True
         self._draining = drain
@@ -281,9 +285,11 @@ class Loop:
     def let_go(self) -> None:
         """Close this process's copies of what is the worker's, in a child that the app has forked."""
         self.epoll.close()
+        self.flusher.forget()
+        self.spool.forget()
         self._entrance.let_go()
         for connection in self.connections.values():
-            connection.sock.close()
+            connection.let_go()
 
     def _take_next(self) -> bool:
         """When all is finished and the service stops: take one more of the queues; False when they are empty."""
@@ -320,6 +326,7 @@ class Loop:
             self._wait_s = 0.0 if has_more else _SWEEP_S
             if self.attendant is not None:
                 self.attendant.try_again()
+            self.spool.look()
             for connection in overdue[:_MOST_OVERDUE]:
                 if connection.fd >= 0:  # else it was passed on, while one before it ran a request that had arrived
                     connection.on_overdue()
@@ -331,8 +338,7 @@ class Loop:
             self._entrance.open()
 
     def _check_fatigue(self) -> None:
-        reason = self._fatigue.check(self.requests, monotonic())
-        if reason and not self.is_retiring:
+        if (reason := self._fatigue.check(self.requests, monotonic())) and not self.is_retiring:
             self._channel.send(UP.encode(Tired(reason)))
 
     def _show(self, what: str) -> None:
@@ -382,9 +388,10 @@ class Loop:
                 self._reopen_logs()
 
     def _reopen_logs(self) -> None:
+        files = [log.file]
         if self.access is not None:
             self.access.flush()
-        files = [log.file] if self.access is None else [log.file, self.access.file]
+            files.append(self.access.file)
         for file in files:
             try:
                 file.reopen()

@@ -21,6 +21,7 @@ from forkserve.unix import signals
 from forkserve.unix.messages import UP, Ready, boot_failure
 from forkserve.unix.title import set_title
 from forkserve.worker.loop import Loop
+from forkserve.worker.room import Room
 from forkserve.wsgi.app import App, load_app, user_traceback
 from forkserve.wsgi.files import with_files
 
@@ -77,6 +78,7 @@ def _make_loop(
     return kind(
         app, birth.settings, birth.listeners, birth.channel, wakeup, birth.row, birth.relay, birth.context,
         generation=birth.generation, slot=birth.slot, access=access, title=show,
+        spool=Room(birth.settings.limit_spool, birth.spooled[birth.slot : birth.slot + 1], birth.spooled),
     )  # fmt: skip
 
 

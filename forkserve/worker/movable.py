@@ -62,6 +62,8 @@ class Movable(Outlet):
         peer = self.peer[:2] if isinstance(self.peer, tuple) else None
         left_s = self.deadline - monotonic()
         moved = Moved(self._door.name, self._door.family, peer, self.fresh, left_s, received, self.facts)
+        if self._held is not None:
+            self._held.release()  # or it would be read once more
         if not relay.put(self.fd, moved):
             return False
         self._loop.epoll.unregister(self.fd)  # which else knows it for as long as anybody has it open: epoll(7)

@@ -8,9 +8,9 @@ kernel gives newcomers to siblings, and who is ready stays unread and gets the n
 be slow, the siblings get who is ready by the relay; whom nobody can take waits for a thread.
 """
 
+import errno
 import os
 import select
-import threading
 from collections import deque
 from select import EPOLLIN
 from time import monotonic
@@ -21,11 +21,12 @@ from forkserve.protocol.types import FORWARDED, KEEP_ALIVE, Environ, Refused, Re
 from forkserve.unix.scoreboard import Row
 from forkserve.worker.backlog import Backlog
 from forkserve.worker.connection import Connection
+from forkserve.worker.lines import note_later, note_now, note_refusal
 from forkserve.worker.loop import STOP_PATIENCE_S, Loop
 from forkserve.worker.pool import Pool
 from forkserve.worker.running import Run, Running
 from forkserve.worker.state import HEAD, IDLE, RUNNING, WRITING
-from forkserve.wsgi.response import PeerGone, Response, clock, plain_answer, respond
+from forkserve.wsgi.response import OVERDUE, Response, clock, plain_answer, respond
 
 if TYPE_CHECKING:
     from forkserve.worker.door import Door
@@ -36,6 +37,7 @@ _LAST_S = 0.8
 # No thread was free for so long, and fewer requests ended than there are threads: they are slow.
 _PATIENCE_S = 0.004
 _ENDS = "503 Service Unavailable"
+_LOST = OSError(errno.EPIPE, "the client has left")
 _NEVER = float("inf")
 
 
@@ -54,13 +56,15 @@ class Task:
 class ThreadedConnection(Connection):
     """A connection whose requests run in the pool. While one does, nothing is read."""
 
-    __slots__ = ("_ends", "_is_lost", "_is_watched", "_threads", "response", "waits")
+    __slots__ = ("_ends", "_is_lost", "_is_timed_out", "_is_watched", "_threads", "response", "run", "waits")
 
     def __init__(self, loop: Loop, fd: int, family: int, peer: object, door: "Door", template: Environ) -> None:
         Connection.__init__(self, loop, fd, family, peer, door, template)
         assert isinstance(loop, ThreadedLoop)
         self._threads = loop
         self.response: Response | None = None  # of the request that runs
+        self.run: Run | None = None  # its clock
+        self._is_timed_out = False  # it was answered in the app's place
         self._ends = False  # when its request has run
         self._is_lost = False  # the running request cannot be answered any more
         self._is_watched = True  # by epoll
@@ -95,7 +99,7 @@ class ThreadedConnection(Connection):
         tls = self._tls
         assert tls is not None
         self.on_readable()
-        while self._has_pending(tls):
+        while self._has_pending(tls) and not self.is_paused:
             self.on_readable()
 
     def close(self) -> None:
@@ -116,31 +120,46 @@ class ThreadedConnection(Connection):
             return
         self._is_lost = True
         if self._backlog is None:
-            self._backlog = Backlog(0)  # so that sends come to _kept
-        else:
-            self._backlog.clear()
+            self._backlog = Backlog(self._loop.spool, 0)  # which sends come to
+        self.drop_kept(_LOST)
 
-    def time_out(self, response: Response) -> None:
+    def pause_clock(self) -> float:
+        """Take the running request's deadline away for a moment: what follows is not on the app's time."""
+        return 0.0 if self.run is None else self.run.stop_clock()
+
+    def resume_clock(self, deadline: float, waited_s: float) -> None:
+        """Give it back, so much later."""
+        if self.run is not None:
+            self.run.go_on(deadline, waited_s)
+
+    def time_out(self, response: Response, began: float) -> None:
         """Answer 504 instead of the app. In the loop's thread, while the app runs in another one.
 
         Either the app's thread sees that the connection is lost, or we see that it has sent a head: both say first and
         look afterwards.
         """
-        if response.head_sent:
-            return
-        self.lose()
         if not response.head_sent:
-            try:
-                self._send_now(response.own_page("504 Gateway Timeout"))
-            except OSError:
-                pass
+            self.lose()
+            if not response.head_sent:
+                response.become_own_page(OVERDUE)
+                try:
+                    self._send_now(response.own_page(OVERDUE))
+                except OSError:
+                    pass
+                self.release_end()
+        self._is_timed_out = True
+        self.unlogged = (response.request[0], response, began)
+        note_now(self)
 
-    def refuse_now(self) -> None:
+    def refuse_now(self, environ: Environ) -> None:
         """Say that the request, which no thread has begun, never will be: the process ends in this moment."""
+        note_refusal(self, environ, _ENDS)
+        note_now(self)
         try:
             self._send_now(plain_answer(_ENDS))
         except OSError:
             pass
+        self.release_end()
 
     def on_ran(self, task: Task) -> None:
         """Go on after a request, which has run in the pool, or never will."""
@@ -151,15 +170,27 @@ class ThreadedConnection(Connection):
         if not self._is_watched:
             self._is_watched = True
             self._threads.epoll.register(self.fd, EPOLLIN)
+        self.run = None
         if response is None:
-            self._refuse(Refused(_ENDS, "the worker ends before this request could begin"))
+            refused = Refused(_ENDS, "the worker ends before this request could begin")
+            refused.environ = environ
+            self._refuse(refused)
             return
-        if self._threads.access is not None:
-            self._threads.access.note(environ, response, task.took_s)
-        if self._is_lost or self._ends:
+        waits = self._backlog is not None
+        access = self._threads.access
+        if access is not None and not self._is_timed_out:
+            if waits or self.unsent:
+                note_later(self, environ, response, monotonic() - task.took_s)
+            else:
+                access.note(environ, response, task.took_s)
+        if self._is_lost:
+            self._abort()
+        elif self._ends:
+            if not waits and not response.aborted:
+                self.release_end()
             self.close()
-        if self.fd < 0 or self._backlog is not None or not response.keep_alive:
-            self._after(response, flags)
+        if self.fd < 0 or waits or not response.keep_alive:
+            self._after(response, flags, waits)
             return
         self._go_on_after_writing()
         if self._tls is not None and self._has_pending(self._tls):
@@ -167,11 +198,6 @@ class ThreadedConnection(Connection):
 
     def _has_pending(self, tls: "TlsTransport") -> bool:
         return self.fd >= 0 and self.state is not WRITING and self.state is not RUNNING and tls.pending()
-
-    def _kept(self) -> Backlog:
-        if self._is_lost:
-            raise PeerGone("the client has left")
-        return Connection._kept(self)
 
     def _serve(self) -> None:
         """Have the first complete request run; those that follow wait for its end."""
@@ -190,7 +216,6 @@ class ThreadedLoop(Loop):
 
     kind = ThreadedConnection
     running_now: Running[Task]
-    _here: threading.local  # run: what runs in this thread
     _pool: Pool[Task]
     _overdue: frozenset[Task] = frozenset()
     _is_ending = False
@@ -200,7 +225,6 @@ class ThreadedLoop(Loop):
         """Start so many threads, which share a row of the scoreboard."""
         self.attendant = None  # this thread is free to look after who waits
         self.running_now = Running(row)
-        self._here = threading.local()
         self._threads = threads
         self._pool = Pool(threads, self._run)
         self._waiting = deque()
@@ -230,16 +254,6 @@ class ThreadedLoop(Loop):
             connection.waits = True
             self._waiting.append(connection)
 
-    def stop_clock(self) -> float:
-        """Take the deadline of this thread's request away for a moment. In a thread of the pool."""
-        run: Run = self._here.run
-        return run.stop_clock()
-
-    def go_on(self, deadline: float, waited_s: float) -> None:
-        """Give it back, so much later. In the same thread."""
-        run: Run = self._here.run
-        run.go_on(deadline, waited_s)
-
     def retire(self, *, drain: bool) -> None:
         """Finish what was begun and take nothing new. See Loop."""
         Loop.retire(self, drain=drain)
@@ -262,13 +276,14 @@ class ThreadedLoop(Loop):
         now = monotonic()
         running = list(self.running_now.runs.items())  # without the lock: this may be the thread that has it
         # None is overdue: the order was about the worker, and means all of them.
-        overdue = [task for run, task in running if run.deadline <= now] or [task for _, task in running]
-        for task in overdue:
+        late = [(run, task) for run, task in running if run.deadline <= now] or running
+        overdue = [task for _, task in late]
+        for run, task in late:
             if task.response is not None:
-                task.connection.time_out(task.response)
+                task.connection.time_out(task.response, run.began)
         if len(overdue) == len(running):
             for task in self._pool.withdraw():
-                task.connection.refuse_now()
+                task.connection.refuse_now(task.request[0])
             return True
         self._overdue = frozenset(overdue)
         self._pool.wake()
@@ -281,7 +296,7 @@ class ThreadedLoop(Loop):
         connection = task.connection
         environ, line, flags = task.request
         now = monotonic()
-        run = self._here.run = Run(self.running_now, now + self.timeout_s, now, line)
+        run = connection.run = Run(self.running_now, now + self.timeout_s, now, line)
         environ["forkserve.extend_deadline"] = run.extend_deadline
         response = connection.response_kind.of(task.request, connection, connection.stays and flags & KEEP_ALIVE != 0)
         task.response = connection.response = response

@@ -43,7 +43,7 @@ class TlsTransport:
 
     __slots__ = (
         "_arriving", "_early", "_has_begun", "_has_more", "_is_deaf", "_is_open", "_is_whole", "_out", "_owed", "_pid",
-        "_rest", "_session", "_sock",
+        "_resets", "_rest", "_session", "_sock",
     )  # fmt: skip
 
     def __init__(self, sock: _socket.socket, context: ssl.SSLContext, early: bytes = b"") -> None:
@@ -61,6 +61,7 @@ class TlsTransport:
         self._has_begun = False  # the first byte was that of a handshake
         self._is_open = False  # the handshake is done
         self._is_deaf = False  # what still comes is counted, not read
+        self._resets = False  # its end shall be a reset: no end of the response may be seen
         self._is_whole = True  # nothing that was to be sent is missing
         self._pid = os.getpid()
 
@@ -211,7 +212,7 @@ class TlsTransport:
     def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """Set an option of the socket."""
         if option == _socket.SO_LINGER:
-            self._is_whole = False  # to end by a reset, so that no end of the response is seen
+            self._resets = value != bytes(8)
         self._sock.setsockopt(level, option, value)
 
     def fileno(self) -> int:
@@ -240,7 +241,7 @@ class TlsTransport:
     def _say_goodbye(self) -> bool:
         """Send close_notify, if the client may take it for the end of all; whether nothing of it waits for room."""
         # A process that the app forked closes its copy of the socket, not the connection.
-        if not self._is_open or not self._is_whole or os.getpid() != self._pid:
+        if not self._is_open or not self._is_whole or self._resets or os.getpid() != self._pid:
             return True
         if not self._is_deaf:
             self._is_deaf = True

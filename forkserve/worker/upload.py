@@ -5,13 +5,11 @@ breaks the framing makes the app's read fail: a body that is cut short must not 
 """
 
 import errno
-import select
-from time import monotonic
+from select import POLLIN
 from typing import TYPE_CHECKING
 
 from forkserve.protocol.http import CONTINUE, Decoder
 from forkserve.protocol.types import KEEP_ALIVE, Body, Refused, Request
-from forkserve.worker.outlet import milliseconds
 from forkserve.wsgi.streaming import StreamedBody, stream
 
 if TYPE_CHECKING:
@@ -45,6 +43,8 @@ class Upload:
         if self._failed:
             raise OSError(errno.ECONNRESET, self._failed)
         connection = self._connection
+        if not connection.reads_for(self):
+            raise OSError(errno.ECONNRESET, "the request has ended; what follows on its connection is none of its body")
         if self._decoder.wants_continue:
             self._decoder.wants_continue = False
             if not connection.head_sent:  # else it would stand amid the response: RFC 9110 section 15.2
@@ -80,20 +80,9 @@ class Upload:
             try:
                 got = connection.receive(self._buffer)
             except BlockingIOError:
-                if not self._wait():
+                if not connection.wait_for(POLLIN, self._loop.body_timeout_s):
                     raise TimeoutError(errno.ETIMEDOUT, "the client was too slow with its body") from None
                 continue
             if not got:
                 raise OSError(errno.ECONNRESET, "the client left in the middle of its body")
             return got
-
-    def _wait(self) -> bool:
-        loop = self._loop
-        poll = select.poll()
-        poll.register(self._connection.fd, select.POLLIN)
-        began = monotonic()
-        deadline = loop.stop_clock()
-        try:
-            return bool(poll.poll(milliseconds(loop.body_timeout_s)))
-        finally:
-            loop.go_on(deadline, monotonic() - began)

@@ -14,6 +14,7 @@ from io import BufferedRandom, BufferedReader, FileIO
 from typing import Any, Self
 
 from forkserve.config.settings import Settings
+from forkserve.unix.spool import SpoolFile
 from forkserve.wsgi.app import App
 
 Region = tuple[int, int, int]  # descriptor, offset of the first byte, how many (at least one)
@@ -70,6 +71,11 @@ class FileWrapper:
         # Files of /proc say that they are regular and empty, and are not: what looks empty is read.
         return (fd, offset, count) if stat.S_ISREG(status.st_mode) and count > 0 else None
 
+    @property
+    def closes_at_once(self) -> bool:
+        """Whether close() is the system's and nothing of the app's, which may take long."""
+        return type(self.filelike) in (FileIO, BufferedReader, BufferedRandom)
+
     def __iter__(self) -> Self:
         return self
 
@@ -103,5 +109,5 @@ def _system_file(filelike: Any) -> FileIO | BufferedReader | BufferedRandom | No
     if getattr(read, "__name__", "") != "read":
         return None
     if type(file) is BufferedReader or type(file) is BufferedRandom:
-        return file if type(file.raw) is FileIO else None
+        return file if type(file.raw) is FileIO or type(file.raw) is SpoolFile else None
     return file if type(file) is FileIO else None

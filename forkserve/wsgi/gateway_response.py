@@ -12,7 +12,8 @@ from forkserve.protocol.gateway import Encoder
 from forkserve.protocol.types import HEAD_ONLY
 from forkserve.wsgi.files import FileWrapper
 from forkserve.wsgi.headers import NO_BODY
-from forkserve.wsgi.response import Out, Response, clock, plain_answer
+from forkserve.wsgi.out import Out
+from forkserve.wsgi.response import Response, clock, plain_answer
 
 
 class GatewayOut(Out, Protocol):
@@ -74,8 +75,11 @@ class GatewayResponse(Response):
             if whole > 0 or (whole == 0 and not self._mute):
                 framing = b"Content-Length: %d\r\n" % whole
                 self.length = whole
-            elif not self._mute and not self._encoder.ends_body:
-                self.keep_alive = False  # the end of the connection is the end of the body
+            elif not self._mute:
+                if not self._encoder.ends_body:
+                    self.keep_alive = False  # the end of the connection is the end of the body
+                if not self.keep_alive:  # web servers take it for that even where the protocol has an end of its own
+                    self.out.guard_end()
         stamp = self._stamp() if self._own_date or self._own_server else clock.both
         head = self._encoder.head(self._status_line, (*self._lines, stamp, framing))
         return head + self._encoder.end() if self._mute else head

@@ -1,41 +1,49 @@
 """`wsgi.input`: a request's body, whole before the app is called; in memory while small, then an unlinked file.
 
-So a slow sender costs memory or disk, never the worker. Runs in a worker. PEP 3333, "Input and Error Streams".
+So a slow sender costs memory or disk, never the worker. Where the disk has no room the client waits. Runs in a worker.
+PEP 3333, "Input and Error Streams".
 """
 
-from io import BytesIO
+from io import BufferedRandom, BytesIO
 from typing import IO
 
-from forkserve.protocol.types import Body, Refused
+from forkserve.protocol.types import READ_BYTES, Body, Refused
+from forkserve.unix.spool import Spool, SpoolFile
 
 MEMORY_BYTES = 512 * 1024
+_STEP_BYTES = 1 << 20  # of the disk, set aside at once
 
 
 class BufferedBody:
     """One body while it arrives."""
 
-    __slots__ = ("_file", "_limit", "_spooled", "length")
+    __slots__ = ("_disk", "_file", "_limit", "_room", "_spool", "length")
 
-    def __init__(self, limit: int, announced: int) -> None:
+    def __init__(self, limit: int, spool: Spool) -> None:
         self.length = 0
         self._limit = limit
-        self._spooled = announced > MEMORY_BYTES
-        self._file: IO[bytes] = _temporary_file() if self._spooled else BytesIO()
+        self._spool = spool
+        self._room = MEMORY_BYTES  # how long it can become without asking again
+        self._file: IO[bytes] = BytesIO()
+        self._disk: SpoolFile | None = None
+
+    def has_room(self) -> bool:
+        """Whether the next READ_BYTES could be taken now: in memory, or on a part of the disk that is set aside."""
+        return self.length + READ_BYTES <= self._room or self._make_room()
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes. Raises Refused beyond the limit (chunked bodies announce nothing), OSError if the
-        disk is full."""
+        """Take the next bytes. Raises Refused beyond the limit (chunked bodies announce nothing)."""
         self.length += len(data)
         if self._limit and self.length > self._limit:
             raise too_large(self._limit)
-        if not self._spooled and self.length > MEMORY_BYTES:
-            memory, self._file = self._file, _temporary_file()
-            self._file.write(memory.getvalue())  # type: ignore[attr-defined]  # it is the BytesIO
-            self._spooled = True
         self._file.write(data)
 
     def file(self) -> IO[bytes]:
         """The whole body, at its start: both kinds of file have every method that PEP 3333 asks for."""
+        if self._disk is not None:
+            self._file.truncate(self.length)  # gives back what was set aside for more
+            self._spool.give_back(self._disk.taken - self.length)
+            self._disk.taken = self.length
         self._file.seek(0)
         return self._file
 
@@ -46,11 +54,26 @@ class BufferedBody:
         except OSError:  # what it still had to write: nobody will read it
             pass
 
-
-def _temporary_file() -> IO[bytes]:
-    import tempfile  # lazy: 3 ms of every start, for services that may never get a large body
-
-    return tempfile.TemporaryFile()
+    def _make_room(self) -> bool:
+        """Set aside the next part of the disk; False: there is no room."""
+        spool, disk = self._spool, self._disk
+        before = 0 if disk is None else self._room
+        after = -(-(self.length + READ_BYTES) // _STEP_BYTES) * _STEP_BYTES
+        if not spool.take(after - before):
+            return False
+        if disk is None:
+            fd = spool.open()
+            disk = None if fd is None else SpoolFile(fd, spool)
+        if disk is None or not spool.reserve(disk.fileno(), before, after - before):
+            if disk is not None and disk is not self._disk:
+                disk.close()
+            spool.give_back(after - before)
+            return False
+        disk.taken = self._room = after
+        if self._disk is None:
+            memory, self._file, self._disk = self._file, BufferedRandom(disk), disk
+            self._file.write(memory.getvalue())  # type: ignore[attr-defined]  # it is the BytesIO
+        return True
 
 
 def too_large(limit: int) -> Refused:
@@ -61,11 +84,12 @@ def too_large(limit: int) -> Refused:
 class BodyMakerFor:
     """Makes bodies under one limit (0: none); given to every decoder."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, spool: Spool | None = None) -> None:
         self._limit = limit
+        self._spool = spool or Spool()
 
     def __call__(self, length: int) -> Body:
         """Make the place for a body of ``length`` bytes (-1: unknown). Raises Refused if it is announced too large."""
         if self._limit and length > self._limit:
             raise too_large(self._limit)
-        return BufferedBody(self._limit, length)
+        return BufferedBody(self._limit, self._spool)

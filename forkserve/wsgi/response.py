@@ -8,9 +8,8 @@ Plain code on purpose: every request runs through respond().
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from forkserve.errors import ForkserveError
 from forkserve.log import log
 from forkserve.protocol.types import HEAD_ONLY, HTTP11, Environ, Request
 from forkserve.wsgi.app import App
@@ -30,31 +29,13 @@ from forkserve.wsgi.headers import (
     remember,
     status_entry,
 )
+from forkserve.wsgi.out import ENDED, Out, PeerGone
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 SERVER_ERROR = "500 Internal Server Error"
+OVERDUE = "504 Gateway Timeout"
 _FRAMING = HTTP11 | HEAD_ONLY  # the flags of a request that the framing of its response depends on
-
-
-class PeerGone(ForkserveError):
-    """The client has left: there is nobody to answer."""
-
-
-class Out(Protocol):
-    """Where a response's bytes go. Both raise PeerGone."""
-
-    def send(self, data: bytes, /) -> None:
-        """Give ``data`` to the kernel; what it does not take now is kept and written later."""
-
-    def send_last(self, data: bytes, /) -> None:
-        """The same for all that is still to come: the connection is closed as soon as the app has returned."""
-
-    def send_both(self, head: bytes, data: bytes, /) -> None:
-        """The same for two pieces at once."""
-
-    def send_file(self, head: bytes, fd: int, offset: int, count: int, /) -> None:
-        """Give ``head`` and then a part of an open file, which may be closed as soon as this returns."""
 
 
 class _Clock:
@@ -110,6 +91,11 @@ class Response:
     request: Request
     out: Out
     keep_alive: bool  # becomes true again only where a streamed body has arrived whole
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of a body whose length is known was given."""
+        return self.body_bytes == self.length
 
     @classmethod
     def of(cls, request: Request, out: Out, keep_alive: bool) -> Self:
@@ -256,6 +242,8 @@ class Response:
                 self._chunked = True
             else:
                 self.keep_alive = False  # the end of the connection is the end of the body
+                if not self._mute:
+                    self.out.guard_end()
         if not self.keep_alive:
             framing += b"Connection: close\r\n"
         elif not flags & HTTP11:
@@ -294,13 +282,24 @@ class Response:
         if self.head_sent:
             self.aborted = True
             return
-        self.code, self.status, self.headers = 500, SERVER_ERROR, []
-        self.head_sent = True
-        self.body_bytes = 0 if self.request[2] & HEAD_ONLY else len(SERVER_ERROR) + 1
+        self.become_own_page(SERVER_ERROR)
         try:
             self.out.send(self.own_page(SERVER_ERROR))
         except PeerGone:
             pass
+
+    def answer_overdue(self) -> None:
+        """Answer in the app's place, which takes too long, if nothing has left yet. Raises PeerGone."""
+        if not self.head_sent:
+            self.become_own_page(OVERDUE)
+            self.out.send(self.own_page(OVERDUE))
+            self.out.release_end()
+
+    def become_own_page(self, status: str) -> None:
+        """Be an answer of the server's own from now on, as the access log tells it."""
+        self.code, self.status, self.headers = int(status[:3]), status, []
+        self.head_sent = True
+        self.body_bytes = 0 if self.request[2] & HEAD_ONLY else len(status) + 1
 
     def own_page(self, status: str) -> bytes:
         """Spell a whole response of the server's own in the app's place, such as for a time-out."""
@@ -338,11 +337,14 @@ def respond(app: App, environ: Environ, response: Response) -> None:
     finally:
         if body.__class__ is not list:
             _close(body, response)
+        response.out = ENDED
 
 
 def _close(body: Any, response: Response) -> None:
     try:
         if hasattr(body, "close"):
+            if body.__class__ is not FileWrapper or not body.closes_at_once:
+                response.out.flush_meanwhile()
             body.close()
     except BaseException as error:
         response.keep_alive = False

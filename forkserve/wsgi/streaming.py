@@ -26,6 +26,10 @@ class StreamedBody:
         self._limit = limit
         self._pieces: deque[bytes] = deque()
 
+    def has_room(self) -> bool:
+        """Always: the app reads it as it comes."""
+        return True
+
     def write(self, data: bytes) -> None:
         """Take the next bytes. Raises Refused beyond the limit."""
         self.length += len(data)

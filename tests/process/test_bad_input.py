@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.client import Client
-from tests.harness import PATIENCE_S, Server, read_to_end, wait_until
+from tests.harness import PATIENCE_S, Server, read_to_end
 
 APP = """
 import os, resource
@@ -33,7 +33,7 @@ UPGRADE = b"GET /u HTTP/1.1\r\nHost:\r\nConnection:upgrade\r\nUpgrade:a\r\n\r\n"
 def server() -> Iterator[Server]:
     server = Server(app="bad_app:app", header_timeout=1, body_timeout=1, keepalive=30)
     server.write_app(APP, "bad_app")
-    server.expect = ["app raised", "request body could not be stored"]
+    server.expect = ["app raised", "no room for what clients have not taken or sent"]
     with server:
         yield server
 
@@ -164,7 +164,7 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(server: Server,
     assert server.exchange(b"") == b""
 
 
-def test_a_disk_that_is_full_is_503_and_the_worker_goes_on(server: Server) -> None:
+def test_a_disk_that_stays_full_is_503_and_the_worker_goes_on(server: Server) -> None:
     [pid] = server.workers()
     assert server.get("/full").status == 200
     for framing in (b"Content-Length: 5000000", b"Transfer-Encoding: chunked"):
@@ -175,4 +175,5 @@ def test_a_disk_that_is_full_is_503_and_the_worker_goes_on(server: Server) -> No
             client.send(b"x" * 5_000_000)
             assert client.reply().code == 503
     assert server.get("/after").text.split()[0] == str(pid)
-    wait_until(lambda: server.lines("request body could not be stored"), "the line about the body")
+    server.wait_line("no room for what clients have not taken or sent")
+    server.wait_line("no room for the body: File too large", count=2)

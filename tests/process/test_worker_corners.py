@@ -155,5 +155,5 @@ def test_requests_before_one_that_is_overdue_are_in_the_access_log() -> None:
         client.send(one_request("/pid", close=False) + one_request("/sleep?3600"))
         assert [client.reply().code, client.reply().code] == [200, 504]
         s.wait_line("worker exited")
-        assert (s.folder / "access").read_text() == "/pid 200\n"
+        assert (s.folder / "access").read_text() == "/pid 200\n/sleep 504\n"
         s.wait_line("worker ready", count=2)

@@ -10,8 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from forkserve.unix.spool import Spool
 from forkserve.worker.backlog import BURST_BYTES, MEMORY_BYTES, Backlog, Region
+from forkserve.worker.flusher import Flusher
 from forkserve.worker.outlet import Outlet
+from forkserve.worker.state import WRITING
 from tests.harness import read_to_end
 
 MIB = 1 << 20
@@ -60,7 +63,7 @@ def test_kernel_sends_no_more_of_a_file_than_a_burst_to_a_client_that_takes_all(
     with theirs, file_of(BODY) as fd:
         reader.start()
         region = Region(fd, 0, len(BODY), owned=False)
-        backlog = Backlog(0)
+        backlog = Backlog(Spool(), 0)
         backlog.keep_region(region)
         left = [region.count]
         with ours:
@@ -78,7 +81,7 @@ def test_kernel_sends_no_more_of_a_file_than_a_burst_to_a_client_that_takes_all(
 def test_file_whose_bytes_pass_through_us_leaves_in_bursts() -> None:
     taker = Taker()
     with file_of(BODY) as fd:
-        backlog = Backlog(0)
+        backlog = Backlog(Spool(), 0)
         backlog.keep_region(Region(fd, 0, len(BODY), owned=False))
         assert bursts(backlog, taker) == [BURST_BYTES] * 8
     assert taker.taken == BODY
@@ -88,7 +91,7 @@ def test_file_whose_bytes_pass_through_us_leaves_in_bursts() -> None:
 @pytest.mark.parametrize("spool", [0, 2 * MIB, 100 * MIB])
 def test_what_was_kept_in_memory_and_on_disk_leaves_in_bursts_and_in_order(piece: int, spool: int) -> None:
     taker = Taker()
-    backlog = Backlog(spool)
+    backlog = Backlog(Spool(), spool)
     for at in range(0, len(BODY), piece):
         backlog.keep(memoryview(BODY)[at : at + piece])
     found = bursts(backlog, taker)
@@ -102,10 +105,11 @@ class Way(Outlet):
 
     def __init__(self, taker: Taker) -> None:
         self.fd = 0
+        self.state = WRITING  # the app has ended
         self.sock = taker  # type: ignore[assignment]
         self._send = lambda data, flags: taker.send(data)
         self._backlog = None
-        self._loop = SimpleNamespace(spool_limit=0)  # type: ignore[assignment]
+        self._loop = SimpleNamespace(spool=Spool(), spool_limit=0, flusher=Flusher(30))  # type: ignore[assignment]
 
 
 def test_response_that_is_a_file_begins_with_a_burst_and_the_rest_is_kept() -> None:

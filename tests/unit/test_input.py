@@ -11,38 +11,43 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forkserve.protocol.types import Refused
+from forkserve.protocol.types import READ_BYTES, Refused
+from forkserve.unix.spool import Spool
 from forkserve.wsgi.input import MEMORY_BYTES, BodyMakerFor, BufferedBody
 
+LARGE = b"x" * MEMORY_BYTES
 
-def filled(*pieces: bytes, announced: int = -1, limit: int = 0) -> BufferedBody:
-    body = BufferedBody(limit, announced)
+
+def filled(*pieces: bytes, limit: int = 0, spool: Spool | None = None) -> BufferedBody:
+    body = BufferedBody(limit, spool or Spool())
     for piece in pieces:
+        assert body.has_room()
         body.write(piece)
     return body
 
 
-@given(st.lists(st.binary(max_size=9)), st.sampled_from([0, 1, 2**20]))
+@given(st.lists(st.binary(max_size=9)), st.sampled_from([b"", LARGE]))
 @settings(max_examples=50)
-def test_what_was_written_is_read(pieces: list[bytes], announced: int) -> None:
-    body = filled(*pieces, announced=announced)
+def test_what_was_written_is_read(pieces: list[bytes], first: bytes) -> None:
+    body = filled(first, *pieces)
     with body.file() as file:
-        assert file.read() == b"".join(pieces)
+        assert file.read() == first + b"".join(pieces)
         assert body.length == file.tell()
 
 
-@pytest.mark.parametrize("announced", [-1, 2**20], ids=["in memory", "on disk"])
-def test_it_reads_as_pep_3333_asks(announced: int) -> None:
+@pytest.mark.parametrize("first", [b"", LARGE], ids=["in memory", "on disk"])
+def test_it_reads_as_pep_3333_asks(first: bytes) -> None:
     file: Any
-    with filled(b"one\ntwo\n", b"three", announced=announced).file() as file:
+    with filled(first, b"one\ntwo\n", b"three").file() as file:
+        assert file.read(len(first)) == first
         assert [file.read(0), file.read(2), file.readline(), file.readline(2)] == [b"", b"on", b"e\n", b"tw"]
         assert [file.read(None), file.read(), file.read(5), file.readline()] == [b"o\nthree", b"", b"", b""]
-        file.seek(0)
+        file.seek(len(first))
         assert list(file) == [b"one\n", b"two\n", b"three"]
-        file.seek(0)
+        file.seek(len(first))
         assert file.readlines(1) == [b"one\n"]
         assert file.readlines() == [b"two\n", b"three"]
-        file.seek(0)
+        file.seek(len(first))
         assert file.read(-1) == b"one\ntwo\nthree"
 
 
@@ -55,11 +60,6 @@ def test_a_body_is_in_memory_up_to_the_bound_and_beyond_it_in_a_file_without_a_n
         assert (on_disk(small), on_disk(large)) == (False, True)
         assert os.fstat(large.fileno()).st_nlink == 0
         assert large.read() == b"x" * MEMORY_BYTES + b"y"
-
-
-def test_an_announced_large_body_goes_to_disk_from_its_first_byte() -> None:
-    with filled(b"x", announced=MEMORY_BYTES + 1).file() as file:
-        assert on_disk(file)
 
 
 def test_a_body_at_the_limit_is_taken_and_one_beyond_it_is_not() -> None:
@@ -88,10 +88,27 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_an_os_error_and_forgetting_the_body_is_not() -> None:
-    body = filled(announced=MEMORY_BYTES + 1)
+def test_a_full_disk_has_no_room_until_there_is_some_and_nothing_is_lost() -> None:
+    spool = Spool()
+    body = filled(LARGE, spool=spool)
     with largest_file(1000):
-        with pytest.raises(OSError):
-            for _ in range(100):
-                body.write(b"x" * 1000)
-        body.close()
+        assert not body.has_room()
+        assert spool.trouble
+    assert body.has_room()
+    body.write(b"y" * READ_BYTES)
+    with body.file() as file:
+        assert file.read() == LARGE + b"y" * READ_BYTES
+
+
+def test_bodies_hold_no_more_together_than_the_limit_and_give_it_back() -> None:
+    spool = Spool(str(2 << 20))
+    first, second = filled(LARGE, spool=spool), filled(LARGE, spool=spool)
+    assert first.has_room()
+    assert second.has_room()
+    first.write(LARGE)
+    assert not first.has_room()
+    second.close()
+    assert first.has_room()
+    with first.file() as file:
+        assert len(file.read()) == 2 * MEMORY_BYTES
+    assert spool.take(2 << 20)

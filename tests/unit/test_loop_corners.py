@@ -24,6 +24,7 @@ from forkserve.unix.messages import DOWN, Leave, Serve
 from forkserve.unix.relay import Moved, Relay
 from forkserve.unix.scoreboard import Scoreboard
 from forkserve.worker.loop import Loop
+from forkserve.worker.room import Room
 from tests.harness import PATIENCE_S, read_to_end, wait_until
 from tests.process.tools import one_request
 
@@ -73,7 +74,8 @@ class Bench:
         self._pages = pages
         self.loop = Loop(
             self._app, Settings(keepalive=60, workers=2), [self.listener], channel, signals.Wakeup(()),
-            Scoreboard().row(0), self.relay, None, generation=1, slot=0, access=None, title=lambda text: None,
+            Scoreboard().row(0), self.relay, None, generation=1, slot=0, access=None, spool=Room(),
+            title=lambda text: None,
         )  # fmt: skip
 
     def client(self, path: str = "", *, close: bool = False) -> socket.socket:

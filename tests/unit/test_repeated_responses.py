@@ -24,6 +24,15 @@ class Wire:
     def send_both(self, head: bytes, data: bytes) -> None:
         self.data += head + data
 
+    def guard_end(self) -> None:
+        raise AssertionError("its framing tells its end")
+
+    def release_end(self) -> None:
+        pass
+
+    def flush_meanwhile(self) -> None:
+        pass
+
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         raise AssertionError("no files here")
 

@@ -11,7 +11,8 @@ import pytest
 
 from forkserve.log import log
 from forkserve.protocol.types import HEAD_ONLY, HTTP11, KEEP_ALIVE
-from forkserve.wsgi.response import PeerGone, Response, clock, date_line, plain_answer, respond
+from forkserve.wsgi.out import PeerGone
+from forkserve.wsgi.response import Response, clock, date_line, plain_answer, respond
 
 Start = Callable[..., Callable[[bytes], None]]
 PLAIN = [("Content-Type", "text/plain")]
@@ -23,6 +24,7 @@ class Wire:
     def __init__(self, room: int = 1_000_000) -> None:
         self.sends: list[bytes] = []
         self.last = b""  # what was sent as the last
+        self.is_guarded = False  # its end must look like a cut until all has left
         self._room = room
 
     def send(self, data: bytes, /) -> None:
@@ -37,6 +39,15 @@ class Wire:
 
     def send_both(self, head: bytes, data: bytes, /) -> None:
         self.send(head + data)
+
+    def guard_end(self) -> None:
+        self.is_guarded = True
+
+    def release_end(self) -> None:
+        pass
+
+    def flush_meanwhile(self) -> None:
+        pass
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int, /) -> None:
         self.send(head + os.pread(fd, count, offset))

@@ -1,0 +1,52 @@
+"""The seam between a response and its connection: where the bytes go. Runs in a worker; knows no socket."""
+
+from typing import Any, Protocol
+
+from forkserve.errors import ForkserveError
+
+
+class PeerGone(ForkserveError):
+    """The client has left: there is nobody to answer."""
+
+
+class Out(Protocol):
+    """Where a response's bytes go. Both raise PeerGone."""
+
+    def send(self, data: bytes, /) -> None:
+        """Give ``data`` to the kernel; what it does not take now is kept and written later."""
+
+    def send_last(self, data: bytes, /) -> None:
+        """The same for all that is still to come: the connection is closed as soon as the app has returned."""
+
+    def send_both(self, head: bytes, data: bytes, /) -> None:
+        """The same for two pieces at once."""
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int, /) -> None:
+        """Give ``head`` and then a part of an open file, which may be closed as soon as this returns."""
+
+    def guard_end(self) -> None:
+        """The end of the connection will be the end of the body: until all has left, let any end look like a cut."""
+
+    def release_end(self) -> None:
+        """All has left: the end may look like one."""
+
+    def flush_meanwhile(self) -> None:
+        """The app goes on without a piece: have what is kept written meanwhile."""
+
+
+class _Ended:
+    """Where the bytes of a response go that has ended: nowhere, since the connection may be at its next one."""
+
+    def send(self, *given: object) -> Any:
+        """Refuse them. Raises PeerGone."""
+        raise PeerGone("the response has ended")
+
+    send_last = send_both = send_file = take_encoder = send
+
+    def guard_end(self) -> None:
+        """There is none any more."""
+
+    release_end = flush_meanwhile = guard_end
+
+
+ENDED = _Ended()
