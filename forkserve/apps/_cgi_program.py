@@ -18,6 +18,7 @@ _MOST_FIELDS = 100
 _BLOCK_BYTES = 64 * 1024
 _LINE_BYTES = 4096  # of stderr
 _MOST_LINES = 1000
+_LONGEST_S = 24 * 86400.0  # poll() counts milliseconds in an int
 _LAST_S = 2.0  # to exit by itself, once its output has ended
 
 _OWN = ("status", "location", "content-type")  # of which there is one, section 6.3
@@ -77,7 +78,7 @@ class Program:
     ) -> None:
         self._name = os.path.basename(file)
         self._errors = errors
-        self._deadline = time.monotonic() + timeout_s
+        self._deadline = time.monotonic() + min(timeout_s, _LONGEST_S)
         self._left = most_bytes
         self._output = b""  # read, and not given yet
         self._said = b""  # a line of stderr that is not whole

@@ -23,7 +23,7 @@ from forkserve.typed import from_json, to_json
 _NO_MASTER = 3
 _NOT_IN_TIME = 4
 _ANSWER_S = 10.0  # a master answers at once; only the end of a reload may take its time
-_LONGEST_WAIT_S = 30 * 86400.0  # poll() counts milliseconds in an int
+_LONGEST_WAIT_S = 24 * 86400.0  # poll() counts milliseconds in an int, and Python cuts what does not fit
 
 
 class NoMaster(ForkserveError):
