@@ -104,8 +104,10 @@ def _run(argv: list[str]) -> int:
     if wants_print:
         _print(sources.to_toml(resolved.settings, resolved.origins))
     if wants_check:
-        from forkserve.master.outfit import tls_context
+        from forkserve.master.outfit import identity_of, tls_context
 
+        if os.geteuid() == 0:  # nobody else becomes another user, and whoever asks need not be who starts it
+            identity_of(resolved.settings)
         tls_context(resolved.settings, is_news=False)
         return check_app(resolved.settings)
     return ExitCode.OK if wants_print else serve(resolved)

@@ -9,6 +9,7 @@ from typing import Any
 from forkserve.config.settings import Settings
 from forkserve.errors import ForkserveError, SettingsError
 from forkserve.log import log
+from forkserve.master import access
 from forkserve.net.listener import Listener, Owner
 from forkserve.typed import Struct
 from forkserve.unix import identity
@@ -37,8 +38,10 @@ def resume(settings: Settings, listeners: tuple[Listener, ...]) -> Outfit:
 
 
 def identity_of(settings: Settings) -> Identity:
-    """Look up who workers are. Raises SettingsError."""
-    return identity.find(settings.user, settings.group, settings.umask)
+    """Look up who workers are, and whether they can read what they run on. Raises SettingsError."""
+    who = identity.find(settings.user, settings.group, settings.umask)
+    access.check(settings.user, who)
+    return who
 
 
 def owner_of(settings: Settings) -> Owner:

@@ -4,6 +4,9 @@ import os
 import signal
 import socket
 import stat
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,12 @@ import pytest
 
 from tests.harness import Server, wait_until
 from tests.process.probes import auto_socket
+from tests.process.roaming_python import NOBODY, RoamingPython, anybody_can_run
 from tests.process.tools import can_be_bound, lives, one_request, status
-
-NOBODY = 65534
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
-# It imports only what the master has loaded already: another user may not be able to read this interpreter's library.
 APP = """
 import os, time
 def app(environ, start_response):
@@ -37,11 +38,30 @@ def app(environ, start_response):
 
 
 def serve(**arguments: Any) -> Server:
-    """A server whose workers may be somebody else, with an app that they can read."""
+    """A server whose workers may be somebody else, with an app and an interpreter that they can read."""
     s = Server(app="fresh_app:app", **{"workers": 1, **arguments})
     s.folder.chmod(0o777)
     s.write_app(APP)
-    return s
+    return s if python is None else python.take_over(s)
+
+
+python: RoamingPython | None = None  # None: ours can be read by anybody
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _python_for_all() -> Iterator[None]:
+    """Tests run where Python lies below a closed home, too: pyenv and uv put it there."""
+    global python
+    if anybody_can_run(sys.executable, {}):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="forkserve-python-") as place:
+        os.chmod(place, 0o755)
+        python = RoamingPython(Path(place) / "python")
+        if not anybody_can_run(python.executable, python.environ):
+            pytest.skip("another user may not read this checkout")
+        yield
+        python = None
 
 
 def a_low_port() -> int:
