@@ -94,7 +94,9 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     )  # fmt: skip
     worker_connections: int = declare(
         1000, Kind.INTEGER, "Workers",
-        "How many connections one worker holds at once; it accepts no more until one has ended.",
+        "How many connections one worker holds at once; it accepts no more until one has ended. Each worker raises its"
+        " own limit of descriptors to what that needs, two for each connection and some more, as far as the hard limit"
+        " goes.",
         minimum=1, maximum=1_000_000,
     )  # fmt: skip
     timeout: float = declare(

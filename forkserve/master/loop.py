@@ -119,7 +119,7 @@ class Master:
         log.info("forkserve started", version=__version__, app=settings.app, workers=settings.workers)
         wanted = readings.wanted(self._resolved, handed)
         self._doors.restore(kept, useless, wanted, self._notifier)
-        self._outfit = readings.dress(self._resolved, self._doors, handed)
+        self._outfit = readings.dress(self._resolved, self._doors, handed, self._outfit)
         for unwanted in inherit.close_unwanted(handed, wanted):
             used = ", ".join(settings.bind)
             log.warning("socket handed in is not used; closed", address=str(unwanted.address), instead=used)
@@ -307,7 +307,7 @@ class Master:
                 readings.set_up_log(new)
                 undo.callback(readings.set_up_log, old)
                 change = self._change_fittings(resolved, undo)
-                self._outfit = readings.dress(resolved, self._doors, self._handed)
+                self._outfit = readings.dress(resolved, self._doors, self._handed, self._outfit)
                 undo.pop_all()
         except ForkserveError as error:
             return ev.ConfigRejected("; ".join(str(error).splitlines()))

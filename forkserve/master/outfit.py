@@ -12,7 +12,7 @@ from forkserve.log import log
 from forkserve.master import access
 from forkserve.net.listener import Listener, Owner
 from forkserve.typed import Struct
-from forkserve.unix import identity
+from forkserve.unix import descriptors, identity
 from forkserve.unix.identity import Identity
 
 # What an import late in a master's life raises where the disk holds another version by then, or half of one.
@@ -27,6 +27,12 @@ class Outfit(Struct, frozen=True):
     context: Any = None  # an ssl.SSLContext; None: the service speaks no TLS
     identity: Identity = Identity()
     trouble: str = ""  # why nobody can be born with it any more
+
+    @property
+    def most_descriptors(self) -> int:
+        """How many descriptors each worker may need."""
+        settings = self.settings
+        return descriptors.needed(settings.worker_connections, settings.threads, len(self.listeners))
 
 
 def resume(settings: Settings, listeners: tuple[Listener, ...]) -> Outfit:

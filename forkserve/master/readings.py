@@ -12,6 +12,7 @@ from forkserve.master.doors import Doors
 from forkserve.master.outfit import Outfit, give_logs, identity_of, owner_of, tls_context
 from forkserve.net import address, inherit
 from forkserve.net.inherit import Handed
+from forkserve.unix import descriptors
 
 
 def policy_of(settings: Settings) -> ev.Policy:
@@ -55,8 +56,8 @@ def wanted(resolved: Resolved, handed: Iterable[Handed]) -> tuple[address.Addres
     return inherit.choose([address.parse(text).speaking(protocol) for text in resolved.settings.bind], listening)
 
 
-def dress(resolved: Resolved, doors: Doors, handed: Iterable[Handed]) -> Outfit:
-    """Make what a new generation is born with. Raises ForkserveError, and then no door has changed."""
+def dress(resolved: Resolved, doors: Doors, handed: Iterable[Handed], before: Outfit) -> Outfit:
+    """Make what a generation is born with, after ``before``. Raises ForkserveError, and then no door has changed."""
     settings = resolved.settings
     who = identity_of(settings)
     give_logs(settings, who)
@@ -64,4 +65,19 @@ def dress(resolved: Resolved, doors: Doors, handed: Iterable[Handed]) -> Outfit:
     listeners = doors.prepare(
         wanted(resolved, handed), settings.backlog, owner_of(settings), reuse_port=settings.reuse_port
     )
-    return Outfit(settings, listeners, context, who)
+    made = Outfit(settings, listeners, context, who)
+    _tell_shortage(made, before)
+    return made
+
+
+def _tell_shortage(made: Outfit, before: Outfit) -> None:
+    """Say that workers may not have as many descriptors as they may need, unless that was said of ``before``."""
+    limit = descriptors.hard_limit()
+    if limit is None or made.most_descriptors <= limit:
+        return
+    if not before.listeners or made.most_descriptors != before.most_descriptors:  # without any: this is the start
+        log.warning(
+            "workers may run out of descriptors: the hard limit is below what worker_connections needs",
+            worker_connections=made.settings.worker_connections, needed=made.most_descriptors, hard_limit=limit,
+            remedy=f"LimitNOFILE={made.most_descriptors} in the unit, ulimit -Hn, or fewer worker_connections",
+        )  # fmt: skip

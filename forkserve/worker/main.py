@@ -17,7 +17,7 @@ from forkserve.birth import Birth
 from forkserve.config.settings import Settings
 from forkserve.errors import AppNotFoundError, ExitCode, ForkserveError
 from forkserve.log import log
-from forkserve.unix import signals
+from forkserve.unix import descriptors, signals
 from forkserve.unix.messages import UP, Ready, boot_failure
 from forkserve.unix.title import set_title
 from forkserve.worker.loop import Loop
@@ -39,6 +39,8 @@ def work(birth: Birth) -> int:
         signal.signal(number, signal.SIG_IGN)
     _arm_dump()
     signals.restore(set())
+    settings = birth.settings
+    descriptors.allow(descriptors.needed(settings.worker_connections, settings.threads, len(birth.listeners)))
     birth.lifeline.watch(birth.settings.graceful_timeout, log.file.fd)  # an import and exit handlers can hang too
     try:
         access = _open_access_log(birth.settings)  # before the app's folder becomes ours: its path is the master's
