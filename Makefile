@@ -85,6 +85,10 @@ bench: $(VENV) ## measure beside the peers and write docs/performance.md; takes 
 probes: $(VENV) .bench/peers/.installed ## ask forkserve and its peers the questions of docs/wsgi.md
 	$(PYTHON_OF_VENV) -m benchmarks.probes --peers .bench/peers --write docs/wsgi.md
 
+.PHONY: ends
+ends: $(VENV) .bench/peers/.installed ## end responses in every way behind a caching nginx, into docs/wsgi.md; takes minutes
+	$(PYTHON_OF_VENV) benchmarks/ends.py --peers .bench/peers --write docs/wsgi.md $(ARGS)
+
 .PHONY: bench-slow
 bench-slow: $(VENV) .bench/peers/.installed ## slow and hostile clients, and bodies of 5 GiB, into docs/performance.md; takes minutes
 	$(PYTHON_OF_VENV) benchmarks/slow_clients.py --peers .bench/peers --write docs/performance.md

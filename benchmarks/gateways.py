@@ -3,7 +3,7 @@
     python benchmarks/gateways.py --peers .bench/peers --write docs/performance.md
 
 Only the server's own CPU time counts; nginx and wrk share the other core. A fresh server for every figure, all of them
-by turns, round by round. uWSGI is not among the packages that `make bench` installs: `pip install uwsgi` builds it.
+by turns, round by round.
 """
 
 import argparse
