@@ -101,8 +101,9 @@ def _system_file(filelike: Any) -> FileIO | BufferedReader | BufferedRandom | No
     A fileno() proves nothing: gzip.GzipFile has one, of the file with other bytes; so has a text file. What counts is
     whose method ``read`` is, which also looks through proxies such as Django's File.
     """
-    tempfile = sys.modules.get("tempfile")
-    if tempfile is not None and type(filelike) is tempfile._TemporaryFileWrapper:
+    # None also where another thread is amid importing tempfile, as the first response that is kept in a file does.
+    wrapper = getattr(sys.modules.get("tempfile"), "_TemporaryFileWrapper", None)
+    if wrapper is not None and type(filelike) is wrapper:
         filelike = filelike.file
     read = getattr(filelike, "read", None)
     file = getattr(read, "__self__", None)

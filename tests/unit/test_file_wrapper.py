@@ -4,7 +4,9 @@ import bz2
 import gzip
 import io
 import os
+import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -187,3 +189,11 @@ def test_a_file_that_cannot_be_closed_need_not_be() -> None:
     assert len(next(blocks)) == 8192
     assert wrapper.region() is None
     wrapper.close()
+
+
+def test_file_is_known_while_another_thread_imports_tempfile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tempfile", types.ModuleType("tempfile"))  # as far as such an import has come
+    with path.open("rb") as file:
+        region = FileWrapper(file).region()
+    assert region is not None
+    assert region[1:] == (0, len(CONTENT))
