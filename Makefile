@@ -78,6 +78,7 @@ docs: $(VENV) ## write docs/settings.md anew from the declarations
 bench: .bench/peers/.installed
 	$(PYTHON_OF_VENV) benchmarks/compare.py --peers .bench/peers --write docs/performance.md --json .bench/figures.json
 	$(PYTHON_OF_VENV) benchmarks/mix.py --peers .bench/peers --write docs/performance.md
+	$(PYTHON_OF_VENV) benchmarks/streams.py --peers .bench/peers --write docs/performance.md
 	$(PYTHON_OF_VENV) benchmarks/accepts.py --peers .bench/peers --write docs/performance.md
 bench: $(VENV) ## measure beside the peers and write docs/performance.md; takes minutes
 
