@@ -46,6 +46,7 @@ class Protocol:
     family: str  # of the address: http, uwsgi, scgi, fastcgi
     version: str = ""  # of HTTP
     length: bool = False  # the app announces its Content-Length
+    kept: bool = False  # the connection is: only nginx asks so, since it closes what a raw client would wait for
 
 
 PROTOCOLS = (
@@ -55,6 +56,7 @@ PROTOCOLS = (
     Protocol("uwsgi", "uwsgi"),
     Protocol("SCGI", "scgi"),
     Protocol("FastCGI", "fastcgi"),
+    Protocol("FastCGI kept", "fastcgi", kept=True),
 )
 TRANSPORTS = ("tcp", "unix")
 
@@ -75,7 +77,7 @@ class Channel:
     @property
     def name(self) -> str:
         """A word for paths."""
-        return f"{self.protocol.name.replace('/', '-')}-{self.transport}"
+        return f"{self.protocol.name.replace('/', '-').replace(' ', '-')}-{self.transport}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ SUBJECTS = (
          "--disable-logging", "--die-on-term", "--harakiri", "{timeout}", "--worker-reload-mercy", "{grace}"),
         {"http": ("--http-socket", "{place}"), "uwsgi": ("--uwsgi-socket", "{place}")}, unix="{path}",
         families=("http", "uwsgi"), ends=("whole", "raise", "overdue", "TERM", "INT", "HUP", "KILL"),
-        note="TERM ends it at once (`--die-on-term`)",
+        note="it never chunks by itself; TERM ends it at once (`--die-on-term`)",
     ),
 )  # fmt: skip
 
@@ -220,7 +222,7 @@ class Asked:
     @property
     def token(self) -> str:
         """Its name, and what the cache knows it by."""
-        return f"{self.channel.name}-{self.by}-{'reads' if self.reads else 'waits'}{'-cached' if self.cached else ''}"
+        return f"{self.channel.name}_{self.by}_{'reads' if self.reads else 'waits'}{'_cached' if self.cached else ''}"
 
 
 def batches(subject: Subject, ends: tuple[End, ...] = ENDS) -> Iterator[Batch]:
@@ -240,6 +242,9 @@ def asked(batch: Batch) -> list[Asked]:
     silent = batch.end.act is Act.SILENCE
     found = []
     for channel in batch.channels:
+        found.append(Asked(channel, reads=not silent, cached=True))
+        if channel.protocol.kept:
+            continue
         if not silent:
             found.append(Asked(channel))
         found.append(Asked(channel, reads=False))
@@ -247,5 +252,4 @@ def asked(batch: Batch) -> list[Asked]:
             Asked(channel, by, reads=by != "file" and not silent)
             for by in batch.end.by if by != "file" or batch.subject.own
         ]  # fmt: skip
-        found.append(Asked(channel, reads=not silent, cached=True))
     return found

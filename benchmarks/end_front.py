@@ -64,7 +64,9 @@ def _location(channel: Channel, place: str) -> str:
     more = f"include {_PARAMS}/{word}_params;" if word != "proxy" else ""
     if channel.protocol.version == "1.1":
         more = "proxy_http_version 1.1;"
+    if channel.protocol.kept:
+        more += " fastcgi_keep_conn on;"
     return (
-        f"        location /{channel.name}- {{ {more} {word}_pass {target}; {word}_buffering on; {word}_cache {word};"
+        f"        location /{channel.name}/ {{ {more} {word}_pass {target}; {word}_buffering on; {word}_cache {word};"
         f" {word}_cache_key $uri; {word}_cache_valid 200 1h; {word}_read_timeout 20s; }}"
     )

@@ -114,7 +114,7 @@ def _asked(batch: Batch, wanted: list[Asked], world: _World) -> list[Seen]:
 
 
 def _through_nginx(one: Asked, query: str) -> bytes:
-    return f"GET /{one.token}?{query} HTTP/1.1\r\nHost: ended\r\nConnection: close\r\n\r\n".encode()
+    return f"GET /{one.channel.name}/{one.token}?{query} HTTP/1.1\r\nHost: ended\r\nConnection: close\r\n\r\n".encode()
 
 
 def _do(act: Act, world: _World) -> None:

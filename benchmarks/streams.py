@@ -1,6 +1,6 @@
 """How late events are beside big downloads, through nginx and directly: `python benchmarks/streams.py`.
 
-The main program: a stream of events, and beside it a client that downloads 100 MB again and again and one that takes
+The main program: a stream of events, and beside it a client that downloads 100 MB each second and one that takes
 64 KiB every 50 ms. Each event carries the moment at which the app made it. Latencies here are wall clock, so it reports
 and judges nothing. Needs nginx.
 """
@@ -33,16 +33,17 @@ SECTION = "streams"
 FIRSTS = (0, 6_000_000)  # bytes before the first event: in one piece more than any buffer of the kernel takes
 GOAL_MS = 10.0
 _BESIDE = (
-    "An event every 20 ms, and beside it a client that downloads 100 MB again and again and one that takes 64 KiB every"
-    " 50 ms, all by the same way. nginx has `proxy_buffering off` for the events."
+    "An event every 20 ms, and beside it a client that downloads 100 MB each second and one that takes 64 KiB every 50"
+    " ms, all by the same way. nginx has `proxy_buffering off` for the events."
 )
 _FIGURES = (
     "Milliseconds from the moment at which the app made an event until its reader had it. Server, nginx and clients"
-    " share all cores."
+    " share all cores; *alone* is the p99 of a second without downloads."
 )
 _SERVER = {server.name: server for server in SERVERS}
 _START_S = 20.0
 _AHEAD_S = 0.5  # the downloads begin before the events
+_ALONE_S = 1
 _AFTER_S = 5.0  # events that are held back come at the end, if at all
 
 
@@ -90,6 +91,7 @@ class Run:
     way: str
     first: int
     ages_ms: tuple[float, ...] = ()  # sorted
+    alone_ms: float = 0.0  # p99 without downloads
     downloaded: int = 0  # bytes, by both
     fault: str = ""
 
@@ -166,23 +168,26 @@ def _run(options: argparse.Namespace, subject: Subject, way: Way, first: int) ->
 
 
 def _load(seconds: int, subject: Subject, way: Way, first: int, place: str, version: str) -> Run:
-    whole_s = _AHEAD_S + seconds + _AFTER_S
+    alone = _events(place, version, first, _ALONE_S)
     with ExitStack() as stack:
         downloads = [
             stack.enter_context(_client(Plan(place, "/download", version, _AHEAD_S + seconds, slow=slow)))
             for slow in (False, True)
         ]
         time.sleep(_AHEAD_S)
-        target = f"/events?first={first}&seconds={seconds}"
-        events = _told(stack.enter_context(_client(Plan(place, target, version, whole_s, events=True))), whole_s)
-        taken = [_told(client, whole_s) for client in downloads]
-    for told in (events, *taken):
-        if told.fault:
-            raise InvalidRunError(told.fault)
-    if not events.ages_ms:
+        ages_ms = _events(place, version, first, seconds)
+        taken = sum(_told(client, seconds).body_bytes for client in downloads)
+    return Run(subject.name, way.name, first, tuple(ages_ms), percentile(alone, 99), taken)
+
+
+def _events(place: str, version: str, first: int, seconds: int) -> list[float]:
+    """Read a stream; the ages of its events, sorted."""
+    plan = Plan(place, f"/events?first={first}&seconds={seconds}", version, seconds + _AFTER_S, events=True)
+    with _client(plan) as client:
+        ages_ms = sorted(_told(client, plan.seconds).ages_ms)
+    if not ages_ms:
         raise InvalidRunError("no event arrived")
-    total = sum(told.body_bytes for told in taken)
-    return Run(subject.name, way.name, first, tuple(sorted(events.ages_ms)), total)
+    return ages_ms
 
 
 @contextmanager
@@ -211,7 +216,10 @@ def _told(client: "subprocess.Popen[str]", bound_s: float) -> Told:
         raise InvalidRunError("a client did not end") from error
     if client.returncode:
         raise InvalidRunError("a client failed")
-    return Told(**json.loads(said))
+    told = Told(**json.loads(said))
+    if told.fault:
+        raise InvalidRunError(told.fault)
+    return told
 
 
 @contextmanager
@@ -257,10 +265,10 @@ def markdown(conditions: Sequence[str], runs: Sequence[Run], remarks: Sequence[s
     rows = []
     for row in runs:
         if row.ages_ms:
-            figures = [percentile(row.ages_ms, 50), row.p99_ms, row.ages_ms[-1]]
+            figures = [percentile(row.ages_ms, 50), row.p99_ms, row.ages_ms[-1], row.alone_ms]
             rest = [f"{len(row.ages_ms)}", f"{row.downloaded / 1e6:,.0f}"]
             rows.append([row.subject, row.way, _first(row.first), *(f"{ms:.2f}" for ms in figures), *rest])
-    header = ["server", "way", "first piece", "p50", "p99", "max", "events", "MB beside"]
+    header = ["server", "way", "first piece", "p50", "p99", "max", "alone", "events", "MB beside"]
     parts.append(report.table(header, rows, 3))
     faults = [f"- {row.subject}, {row.way}, {_first(row.first)} first: {row.fault}" for row in runs if row.fault]
     if lines := [*(f"- {remark}" for remark in remarks), *faults]:

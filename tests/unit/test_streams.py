@@ -97,14 +97,14 @@ def test_downloader_stops_at_its_time_amid_a_body() -> None:
 def test_table_has_percentiles_and_whether_the_goal_is_met() -> None:
     ages = tuple(float(ms) for ms in range(1, 101))
     runs = [
-        Run("forkserve, 2 workers", "direct", FIRSTS[0], (1.0, 2.0), 10_000_000),
-        Run("forkserve, 2 workers", "direct", FIRSTS[1], ages, 1),
+        Run("forkserve, 2 workers", "direct", FIRSTS[0], (1.0, 2.0), 0.5, 10_000_000),
+        Run("forkserve, 2 workers", "direct", FIRSTS[1], ages, 0.5, 1),
         Run("gunicorn", "direct", FIRSTS[0], fault="no event arrived"),
     ]
     text = markdown(("A machine.",), runs, ["a remark"])
     assert "| 1 of 2 rows | not met |" in text
-    assert "| forkserve, 2 workers | direct | an event | 1.00 | 2.00 | 2.00 | 2 | 10 |" in text
-    assert "| forkserve, 2 workers | direct | 6 MB | 50.00 | 99.00 | 100.00 | 100 | 0 |" in text
+    assert "| forkserve, 2 workers | direct | an event | 1.00 | 2.00 | 2.00 | 0.50 | 2 | 10 |" in text
+    assert "| forkserve, 2 workers | direct | 6 MB | 50.00 | 99.00 | 100.00 | 0.50 | 100 | 0 |" in text
     assert "- a remark" in text
     assert "- gunicorn, direct, an event first: no event arrived" in text
 
