@@ -44,6 +44,12 @@ def is_wrong(seen: Seen) -> bool:
     return seen.judged.look is Look.LIES
 
 
+def is_beyond_us(seen: Seen) -> bool:
+    """Whether no upstream could have shown nginx the cut: it takes every end of TLS for that of the answer, unless an
+    alert comes first, and a process that is killed sends none."""
+    return seen.asked.cached and seen.asked.channel.tls and seen.batch.end.then == "KILL"
+
+
 def markdown(results: Results) -> str:
     """The section, without its markers."""
     parts = ["\n".join(f"- {sentence}" for sentence in results.conditions)]
@@ -100,7 +106,14 @@ def _wrong_lines(results: Results, subject: Subject) -> list[str]:
         how = _NUMBERS.sub("a part", one.judged.how)
         key = (f"{channel.protocol.name} {channel.transport}", "over TLS" if channel.tls else "", side, how)
         found.setdefault(key, {})[one.batch.end.name] = None
-    return [
+    lines = [
         f"- {', '.join(word for word in (column, tls, side) if word)}: {', '.join(ends)} ({how})"
         for (column, tls, side, how), ends in found.items()
     ]
+    if any(is_wrong(one) and is_beyond_us(one) for one in results.of(subject)):
+        lines.append(
+            "\nnginx takes whatever ends an upstream's TLS for the end of the answer, a reset too. forkserve sends an"
+            " alert first, which it heeds, but a process that is killed cannot. Let nginx speak HTTP/1.1 to an upstream"
+            " over TLS (`proxy_http_version 1.1`): there the framing shows every cut."
+        )
+    return lines

@@ -125,8 +125,11 @@ class _TimedOut:
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if self.loop is None or self.loop.answer_overdue():
-            if self.loop is not None and self.loop.access is not None:
-                self.loop.access.flush()  # of the requests before it
+            if self.loop is not None:
+                for connection in list(self.loop.connections.values()):
+                    connection.cut()
+                if self.loop.access is not None:
+                    self.loop.access.flush()  # of the requests before it
             os._exit(ExitCode.FAILURE)
 
 

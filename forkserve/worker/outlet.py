@@ -178,6 +178,11 @@ class Outlet:
         if self._held is not None:
             self._held.release()
 
+    def cut(self) -> None:
+        """The process ends in this moment: what is not whole shall look cut. TLS needs a word for that."""
+        if self._is_guarded and not isinstance(self.sock, _socket.socket):
+            self.sock.alert()
+
     def _set_linger(self, value: bytes) -> None:
         try:
             self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, value)

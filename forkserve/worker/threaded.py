@@ -367,6 +367,8 @@ class ThreadedLoop(Loop):
         while (left_s := until - monotonic()) > 0 and self._has_unfinished():
             for fd, _ in self.epoll.poll(left_s):
                 self._on_other(fd)
+        for connection in self.connections.values():
+            connection.cut()
         if self.access is not None:
             self.access.flush()
         os._exit(ExitCode.FAILURE)

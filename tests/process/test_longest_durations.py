@@ -21,9 +21,7 @@ from tests.process.tools import Gate, lives
 
 LONGEST = "36525d"
 DURATIONS = [name for name, one in declared().items() if one.option.kind is Kind.DURATION]
-# How long a client may be silent is waited for by poll(), with tests of its own beside those of slow clients.
-ELSEWHERE = ["body_timeout", "send_timeout"]
-NAMES = [name for name in DURATIONS if name not in ELSEWHERE]
+
 
 BIG = 8 << 20
 APP = f"""
@@ -65,8 +63,8 @@ def _use(s: Server) -> None:
 
 @pytest.mark.parametrize(
     ("names", "threads"),
-    [*(pytest.param([name], 1, id=name) for name in NAMES), pytest.param(NAMES, 1, id="all"),
-     pytest.param(NAMES, 2, id="all-with-threads")],
+    [*(pytest.param([name], 1, id=name) for name in DURATIONS), pytest.param(DURATIONS, 1, id="all"),
+     pytest.param(DURATIONS, 2, id="all-with-threads")],
 )  # fmt: skip
 def test_service_with_the_longest_duration_serves_reloads_and_stops(names: list[str], threads: int) -> None:
     with _serve(names, threads=threads) as s:
@@ -86,7 +84,7 @@ def test_service_with_the_longest_duration_serves_reloads_and_stops(names: list[
 
 
 def test_upgrade_hands_the_longest_durations_on() -> None:
-    with _serve([name for name in NAMES if name not in ("reload_settle", "drain_delay")], workers=1) as s:
+    with _serve([name for name in DURATIONS if name not in ("reload_settle", "drain_delay")], workers=1) as s:
         s.signal(signal.SIGUSR2)
         s.wait_line("forkserve resumed")
         s.wait_line("reload done")
