@@ -310,7 +310,8 @@ class Server:
     @property
     def addresses(self) -> list[str]:
         """Where the log says that it listens, in order."""
-        return [line.rpartition("address=")[2].strip('"') for line in self.lines("listening address=")]
+        found = re.findall(r"\] listening address=(?:\"([^\"\n]*)\"|(\S+))", self.log())
+        return [quoted or plain for quoted, plain in found]
 
     # being a client
 

@@ -118,7 +118,7 @@ def resolve(layers: Sequence[Layer], loader: Loader) -> Resolved:
 
 def check(settings: Settings, origins: Mapping[str, str]) -> list[str]:
     """Say what is wrong between settings that are good each by itself."""
-    problems = [*_bad_trust(settings, origins)]
+    problems = [*_bad_trust(settings, origins), *_places_named_twice(settings, origins)]
     if settings.mount and (settings.mount[0] != "/" or settings.mount[-1] == "/"):
         problems.append(
             f"{origins.get('mount', 'default')}: mount = {values.show(settings.mount)}: must begin with a slash and end"
@@ -146,6 +146,19 @@ def _bad_trust(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
                 Trust(getattr(settings, name))
             except ValueError as reason:
                 yield f"{origins[name]}: {name} = {values.show(getattr(settings, name))}: {reason}"
+
+
+def _places_named_twice(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    """Names of one place that need no looking up; the others are found when they are bound."""
+    known: dict[str, address.Address] = {}
+    for text in settings.bind:
+        one = address.parse(text).speaking(settings.protocol)
+        other = known.setdefault(one.place, one)
+        if one != other and not (one.is_tcp and one.port == 0):
+            yield (
+                f"{origins.get('bind', 'default')}: bind = {values.show(text)}: is the same place as"
+                f" {values.show(str(other))}, which can have one protocol; leave one of them out"
+            )
 
 
 def diff(old: Settings, new: Settings) -> tuple[Change, ...]:

@@ -59,7 +59,7 @@ class Children:
         self._spooled = memoryview(mmap.mmap(-1, 8 * SLOTS)).cast("q")  # workers of a master that we were have another
         self._main = main
         self._lifeline = Lifeline(old.lifeline if old else None)
-        self._relay = Relay(old.relay if old else None)
+        self.relay = Relay(old.relay if old else None)
         self._by_id: dict[int, Child] = {}
         self._by_pid: dict[int, Child] = {}
         self._by_fd: dict[int, Child] = {}
@@ -76,12 +76,12 @@ class Children:
     @property
     def shared(self) -> tuple[int, tuple[int, int], tuple[int, int]]:
         """The descriptors of the scoreboard, the lifeline and the relay."""
-        return self._board.fd, self._lifeline.ends, self._relay.ends
+        return self._board.fd, self._lifeline.ends, self.relay.ends
 
     def close(self) -> None:
         """Let go of what the children shared, at the end of the service."""
         self._lifeline.close()
-        self._relay.close()
+        self.relay.close()
         self._board.let_go()
 
     def get(self, id: int) -> Child | None:
@@ -105,8 +105,8 @@ class Children:
         self._spooled[spawn.slot] = 0
         settings = outfit.settings
         birth = Birth(
-            spawn.slot, spawn.generation, settings, outfit.listeners, theirs, row, self._lifeline, self._relay,
-            self._spooled, outfit.context,
+            spawn.slot, spawn.generation, settings, tuple(one for one in outfit.listeners if one.is_open), theirs, row,
+            self._lifeline, self.relay, self._spooled, outfit.context,
         )  # fmt: skip
         others = [child.channel.close for child in self._by_id.values()]
         others += [ours.close, self._lifeline.let_go, self._board.let_go]
@@ -159,6 +159,11 @@ class Children:
         for child in self._by_id.values():
             if not child.channel.closed:
                 child.channel.send(DOWN.encode(Reopen()))
+
+    def tell_all_to_look(self) -> None:
+        """Have every child look whether its listeners listen by now."""
+        for id in self._by_id:
+            self.tell(id, Look(), signal.SIGTERM)
 
     def _tell_others_to_look(self, stuck: Child) -> None:
         for child in self._by_id.values():

@@ -1,94 +1,144 @@
 """The listeners of the service, as a set that changes like a transaction. Runs in the master.
 
 A reload first binds what is new, all or nothing; the new generation is born with its own set, and only when the reload
-has ended does the master close what the generation that serves does not use. What stays is never touched: its accept
-queue lives on. The service manager keeps a copy of what we have bound, so that a crash of the master closes no door.
+has ended does the master close what the generation that serves does not use. A listener is known by its place: where
+that stays, the socket and its accept queue live on, whatever its address is called and speaks by now; each generation
+has it as its own settings say. The service manager keeps a copy of what we have bound, so that a crash of the master
+closes no door.
 """
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
+from forkserve.errors import BindError, SettingsError
 from forkserve.log import log
 from forkserve.master import handover as over
 from forkserve.net import address
 from forkserve.net.address import Address, Family
 from forkserve.net.inherit import name_in_store
 from forkserve.net.listener import ANYBODY, Listener, Owner, bind_all
+from forkserve.net.places import places_of, resolved_path, sharing_port, why
 from forkserve.unix.notify import Notifier
+from forkserve.unix.relay import Moved, Relay
+
+_FOR_EVER = float("inf")
+
+
+class Workers(Protocol):
+    """What is needed of them here."""
+
+    relay: Relay
+
+    def tell_all_to_look(self) -> None:
+        """Have them look whether their listeners listen by now."""
 
 
 class Doors:
-    """Every listener that is open, by its address."""
+    """Every listener that is open, by its place."""
 
     def __init__(self) -> None:
-        self._open: dict[Address, Listener] = {}
+        self._open: dict[Address, list[Listener]] = {}  # as each generation that may live calls it, the newest last
         self._stored: dict[Address, str] = {}  # the names of the copies that the service manager has
         self._notifier: Notifier | None = None
+        self._backlog = 1
 
     def restore(
         self, kept: Iterable[Listener], useless: Iterable[str], wanted: Iterable[Address], notifier: Notifier
     ) -> None:
         """Take what the service manager has kept for us and is wanted; it drops what is of no use any more, and keeps
-        what is bound from now on."""
+        what is bound from now on. Raises BindError and SettingsError."""
         self._notifier = notifier
         for name in useless:
             notifier.unstore(name)
-        places = set(wanted)
         for listener in kept:
-            if listener.address not in places:
-                notifier.unstore(name_in_store(listener))
-                listener.close(unlink=True)
-                continue
-            self._open[listener.address] = listener
-            self._stored[listener.address] = name_in_store(listener)
+            self._open[listener.place] = [listener]
+            self._stored[listener.place] = name_in_store(listener)
+        used = self._find(wanted).values()
+        for place in [place for place in self._open if place not in used]:
+            self._unstore(place)
+            self._open.pop(place)[0].close(unlink=True)
+        for listener in self.all:
             log.info("listening", address=listener.name, restored="from the service manager")
 
     def prepare(
         self, wanted: Iterable[Address], backlog: int, owner: Owner = ANYBODY, *, reuse_port: bool = False
     ) -> tuple[Listener, ...]:
-        """Return the listeners for these addresses, binding those that are not open yet. Raises BindError; then
-        nothing has changed."""
-        places = list(dict.fromkeys(wanted))
-        fresh = bind_all([place for place in places if place not in self._open], backlog, owner, reuse_port=reuse_port)
-        for listener in fresh:
-            self._open[listener.address] = listener
-            log.info("listening", address=listener.name)
-            self._store(listener)
-        for place in places:
-            self._open[place].socket.listen(backlog)  # also tells the kernel a new backlog
-        return tuple(self._open[place] for place in places)
+        """Return the listeners for these addresses, binding those whose places are not open yet. Raises BindError and
+        SettingsError; then nothing has changed.
 
-    def settle(self, used: Iterable[Listener]) -> None:
-        """Close every listener that is not among these."""
-        kept = {listener.address for listener in used}
+        A place that overlaps one which goes (0.0.0.0:80 and 127.0.0.1:80) is bound beside it and does not listen before
+        the reload has ended; until then the old listener stands in for it, so that nobody waits at one that no worker
+        looks at.
+        """
+        places = self._find(wanted)
+        if not reuse_port:
+            _refuse_overlaps({one: place for one, place in places.items() if place not in self._open}, places)
+        fresh = [one for one, place in places.items() if place not in self._open]
+        beside = {one: self._beside(places[one]) for one in fresh}
+        bound = bind_all(fresh, backlog, owner, reuse_port=reuse_port, beside=beside)
+        for listener in bound:
+            places[listener.address] = listener.place
+            self._open[listener.place] = [listener]
+            if listener.listens:
+                log.info("listening", address=listener.name)
+                self._store(listener)
+        self._backlog = backlog
+        for place in places.values():
+            if self._open[place][-1].listens:
+                self._open[place][-1].socket.listen(backlog)  # also tells the kernel a new backlog
+        return (*(self._call(one, place) for one, place in places.items()), *self._stand_ins(places))
+
+    def settle(self, used: Iterable[Listener], workers: Workers) -> None:
+        """Close every listener that is not among these, and let those listen for which another stood in.
+
+        Who is queued at one that stood in is passed on to the workers.
+        """
+        used = tuple(used)
+        kept = {one.place: one for one in used if not one.stands_in and one.is_open}
+        heirs = {one.place: one.name for one in used if one.stands_in and one.is_open}
+        began = [self._begin(place, one) for place, one in kept.items() if not one.listens]
+        if not all(began):  # then who stands in does so until the next reload
+            kept |= {place: self._open[place][-1] for place in heirs}
         for place in [place for place in self._open if place not in kept]:
-            listener = self._open.pop(place)
-            self._unstore(place)
-            listener.close(unlink=True)
-            log.info("no longer listening", address=listener.name)
+            self._close(place, heirs.get(place, ""), workers.relay)
+        for place, one in kept.items():
+            self._agree(place, one)
+        if began:
+            workers.tell_all_to_look()
 
     def shut(self) -> None:
         """Let nobody new in; what is queued stays to be answered."""
-        for listener in self._open.values():
-            self._unstore(listener.address)  # or its copy would let in who is never answered
+        for place, (listener, *_) in self._open.items():
+            self._unstore(place)  # or its copy would let in who is never answered
             listener.shut()
 
     def close(self) -> None:
         """Close all, at the end of the service."""
-        for listener in self._open.values():
-            self._unstore(listener.address)
+        for place, (listener, *_) in self._open.items():
+            self._unstore(place)
             listener.close(unlink=True)
 
     @property
     def all(self) -> tuple[Listener, ...]:
-        """Every open listener."""
-        return tuple(self._open.values())
+        """Every open listener, by each name that it has for a generation that may live."""
+        return tuple(one for called in self._open.values() for one in called)
+
+    def others(self, listeners: Iterable[Listener]) -> list[Callable[[], None]]:
+        """Say what a child closes that is born with these."""
+        sockets = {id(one.socket) for one in listeners}
+        return [one.close for one in self.all if id(one.socket) not in sockets]
+
+    def have(self, listeners: Iterable[Listener]) -> bool:
+        """Whether all of these are open."""
+        sockets = {id(one.socket) for one in self.all}
+        return sockets.issuperset(id(one.socket) for one in listeners)
 
     def hand_over(self) -> list[over.Door]:
         """Write down what is open."""
         return [
-            over.Door(str(one.address), one.name, one.socket.fileno(), one.inode, one.address in self._stored)
-            for one in self._open.values()
+            over.Door(str(one.address), one.name, one.socket.fileno(), one.inode, place in self._stored, one.path)
+            for place, (*_, one) in self._open.items()
         ]
 
     def resume(self, doors: Iterable[over.Door], notifier: Notifier) -> None:
@@ -96,19 +146,131 @@ class Doors:
         self._notifier = notifier
         for door in doors:
             listener = listener_of(door)
-            self._open[listener.address] = listener
+            self._open[listener.place] = [listener]
             if door.stored:
-                self._stored[listener.address] = name_in_store(listener)
+                self._stored[listener.place] = name_in_store(listener)
 
     def named(self, addresses: Iterable[str]) -> tuple[Listener, ...]:
-        """The open ones of these addresses."""
-        places = [address.parse(text) for text in addresses]
-        return tuple(self._open[place] for place in places if place in self._open)
+        """The open ones of these addresses, as these call them."""
+        found = []
+        for one in map(address.parse, addresses):
+            try:
+                place = self._place_of(one, ())
+            except BindError:
+                continue
+            if place in self._open:
+                found.append(self._as(one, place))
+        return tuple(found)
+
+    # what is where
+
+    def _find(self, wanted: Iterable[Address]) -> dict[Address, Address]:
+        """Find the place of each address. Raises BindError for a name that leads nowhere, SettingsError where two of
+        them lead to the same."""
+        found: dict[Address, Address] = {}
+        taken: dict[Address, Address] = {}
+        for one in dict.fromkeys(wanted):
+            place = found[one] = self._place_of(one, taken)
+            if place in taken:
+                raise SettingsError(
+                    f"bind = {str(one)!r}: is the same place as {str(taken[place])!r}, which can have one name and one"
+                    " protocol; leave one of them out"
+                )
+            taken[place] = one
+        return found
+
+    def _place_of(self, wanted: Address, taken: Iterable[Address]) -> Address:
+        """Find the place of an address; what is open under this very name stays where the name may mean it still."""
+        known = [
+            place for place, called in self._open.items() if any(one.address.place == wanted.place for one in called)
+        ]
+        if wanted.is_tcp and wanted.port == 0:  # each of these is a place of its own
+            exact = [place for place in known if any(one.address == wanted for one in self._open[place])]
+            return next((place for place in [*exact, *known] if place not in taken), wanted)
+        try:
+            places = places_of(wanted)
+        except OSError as error:
+            if known and wanted.family is Family.NAME:
+                return known[-1]
+            raise BindError(f"bind = {str(wanted)!r}: {why(error)}") from None
+        return next((place for place in places if place in known), places[0])
+
+    def _beside(self, place: Address) -> list[Listener]:
+        """List what is open and overlaps this place."""
+        return [called[-1] for other, called in self._open.items() if place.overlaps(other)]
+
+    def _as(self, wanted: Address, place: Address) -> Listener:
+        """Return what is open at this place as this address calls it."""
+        called = self._open[place]
+        return next((one for one in called if one.address == wanted), None) or called[-1].called(wanted)
+
+    def _call(self, wanted: Address, place: Address) -> Listener:
+        """Call what is open at this place so from now on, for a new generation."""
+        named, called = self._as(wanted, place), self._open[place]
+        if named.address != called[-1].address:
+            log.info("listening", address=named.name, was=called[-1].name)
+            self._open[place] = [*(one for one in called if one is not named), named]
+        return named
+
+    def _stand_ins(self, places: dict[Address, Address]) -> list[Listener]:
+        """List what listens, goes with this reload and is overlapped by what comes, each under the new one's address:
+        one that speaks as it did, if there is any."""
+        found = []
+        for place, called in self._open.items():
+            old = called[-1]
+            heirs = [one for one, new in places.items() if new.overlaps(place)]
+            if heirs and place not in places.values() and old.listens:
+                heirs.sort(key=lambda one: one.protocol != old.address.protocol)
+                heir = self._as(heirs[0], places[heirs[0]])
+                stand_in = old.called(heir.address, stands_in=True)
+                stand_in.name = heir.name  # connections move by this name
+                found.append(stand_in)
+        return found
+
+    # the end of a reload
+
+    def _begin(self, place: Address, listener: Listener) -> bool:
+        """Let one listen that was only bound; False: it cannot."""
+        beside = self._beside(place)
+        try:
+            with sharing_port(listener.socket, [one.socket for one in beside]):
+                listener.socket.listen(self._backlog)
+        except OSError as error:
+            log.error("cannot listen", address=listener.name, cause=error.strerror)
+            return False
+        was = {"was": " ".join(one.name for one in beside)} if beside else {}
+        log.info("listening", address=listener.name, **was)
+        self._store(listener)
+        return True
+
+    def _close(self, place: Address, heir: str, relay: Relay) -> None:
+        """Close one; ``heir``: the name at whose door who is queued shall go on, if there is one."""
+        self._unstore(place)
+        old, *_ = self._open.pop(place)
+        was_open = old.listens
+        moved = {}
+        if heir:
+            old.shut()
+            moved = {"passed_on": _pass_on(old, heir, relay)}
+            old.end()  # the workers have copies
+        old.close(unlink=True)
+        if was_open:
+            log.info("no longer listening", address=old.name, **moved)
+
+    def _agree(self, place: Address, listener: Listener) -> None:
+        """Know a place by what the generation that serves calls it, and by nothing else."""
+        newest = self._open[place][-1]
+        self._open[place] = [listener]
+        if newest.address != listener.address:  # the reload has failed
+            log.info("listening", address=listener.name, was=newest.name)
+        if self._stored.get(place, "") not in ("", name_in_store(listener)):
+            self._unstore(place)  # first: it keeps no socket twice
+            self._store(listener)
 
     def _store(self, listener: Listener) -> None:
         # What was handed in stays with its giver anyway.
         if self._notifier is not None and self._notifier.enabled and listener.address.family is not Family.FD:
-            name = self._stored[listener.address] = name_in_store(listener)
+            name = self._stored[listener.place] = name_in_store(listener)
             self._notifier.store(name, listener.socket.fileno())
 
     def _unstore(self, place: Address) -> None:
@@ -121,4 +283,35 @@ def listener_of(door: over.Door) -> Listener:
     """Make the listener again that was written down."""
     sock = socket.socket(fileno=door.fd)
     sock.setblocking(False)
-    return Listener(address.parse(door.address), sock, door.name, door.inode)
+    asked = address.parse(door.address)
+    path = door.path or (resolved_path(asked.path) if asked.family is Family.UNIX else "")
+    return Listener(asked, sock, door.name, door.inode, path)
+
+
+def _refuse_overlaps(fresh: dict[Address, Address], places: dict[Address, Address]) -> None:
+    """Raise SettingsError where a place that is not open yet overlaps another one that is wanted."""
+    for one, place in fresh.items():
+        for other, known in places.items():
+            if place.overlaps(known):
+                raise SettingsError(
+                    f"bind = {str(one)!r}: overlaps {str(other)!r}, and a connection could be meant for either; leave"
+                    " one of them out"
+                )
+
+
+def _pass_on(listener: Listener, name: str, relay: Relay) -> int:
+    """Give who is queued to the workers, as if they had come to the door of this name; return how many. Those for whom
+    the relay has no room are reset when the listener ends."""
+    count = 0
+    while relay.has_room():
+        try:
+            connection, peer = listener.socket.accept()
+        except ConnectionAbortedError:
+            continue
+        except OSError:  # nobody is left, or there is no descriptor for more
+            break
+        with connection:
+            known = peer[:2] if isinstance(peer, tuple) else None
+            moved = Moved(name, connection.family, known, True, _FOR_EVER, b"", {}, unopened=True)
+            count += relay.put(connection.fileno(), moved)
+    return count

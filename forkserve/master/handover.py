@@ -32,6 +32,7 @@ class Door(Struct):
     fd: int
     inode: tuple[int, int] | None = None
     stored: bool = False  # the service manager has a copy
+    path: str = ""  # of a unix socket, its folder resolved
 
 
 class OldOutfit(Struct):

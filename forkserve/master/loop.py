@@ -270,7 +270,7 @@ class Master:
                 case act.ShutDoors():
                     self._doors.shut()
                 case act.Settle(generation=generation):
-                    self._doors.settle(self._outfit_of(generation).listeners)
+                    self._doors.settle(self._outfit_of(generation).listeners, self._children)
                 case act.Say():
                     self._say(action)
                 case act.Exit(code=code):
@@ -293,7 +293,7 @@ class Master:
     def _not_for_children(self, listeners: tuple[Listener, ...]) -> list[Callable[[], None]]:
         """What a child closes: everything that is the master's alone, and the listeners of other generations."""
         closers: list[Callable[[], None]] = [self._wakeup.close, self._epoll.close, self._notifier.close]
-        closers += [listener.close for listener in self._doors.all if listener not in listeners]
+        closers += self._doors.others(listeners)
         closers += [self._trial.let_go] if self._trial else []
         return [*closers, self._fittings.let_go]
 

@@ -48,11 +48,11 @@ def take_stock(
 
 def _outfits(outfits: Mapping[int, Outfit], doors: Doors) -> dict[int, over.OldOutfit]:
     """Those whose listeners are all open still: the others will never be born with."""
-    places = {listener.address for listener in doors.all}
     return {
         generation: over.OldOutfit(
-            over.settings_to_plain(one.settings), [str(listener.address) for listener in one.listeners]
+            over.settings_to_plain(one.settings),
+            [str(listener.address) for listener in one.listeners if not listener.stands_in],
         )
         for generation, one in outfits.items()
-        if places.issuperset(listener.address for listener in one.listeners)
+        if doors.have(listener for listener in one.listeners if not listener.stands_in)
     }

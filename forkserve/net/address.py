@@ -60,6 +60,14 @@ class Address(Struct, frozen=True):
         spoken = self.protocol or protocol
         return replaced(self, protocol="" if spoken == HTTP else spoken)
 
+    def overlaps(self, other: "Address") -> bool:
+        """Whether both are places of TCP, each its own, at which the same connection could arrive."""
+        if self == other or self.port != other.port or self.family is not other.family:
+            return False
+        if self.family is Family.IPV4:
+            return EVERY_INTERFACE in (self.host, other.host)
+        return self.family is Family.IPV6 and "::" in (self.host, other.host)
+
     def named(self, place: str) -> str:
         """Put its protocol before the name of a place."""
         return f"{self.protocol}://{place}" if self.protocol else place

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from forkserve.errors import BindError
 from forkserve.net import address
 from forkserve.net.address import Address, Family
-from forkserve.net.listener import Listener, resolve, where
+from forkserve.net.listener import Listener, where
+from forkserve.net.places import resolve, resolved_path
 from forkserve.typed import Struct
 
 _FIRST_FD = 3
@@ -97,7 +98,7 @@ def from_store(handed: Iterable[Handed]) -> tuple[tuple[Handed, ...], list[Liste
             theirs.append(one)
             continue
         listener = _restore(one)
-        if listener is None or any(listener.address == other.address for other in ours):
+        if listener is None or any(listener.place == other.place for other in ours):
             useless.append(one.name)
         else:
             ours.append(listener)
@@ -124,8 +125,9 @@ def _restore(one: Handed) -> Listener | None:
             return None
     sock = socket.socket(fileno=os.dup(one.fd))
     sock.setblocking(False)
-    name = str(place) if place.family is Family.UNIX else place.named(one.where)
-    return Listener(place, sock, name, identity if place.family is Family.UNIX else None)
+    if place.family is Family.UNIX:
+        return Listener(place, sock, str(place), identity, resolved_path(place.path))
+    return Listener(place, sock, place.named(one.where))
 
 
 def _is_at(one: Handed, place: Address) -> bool:

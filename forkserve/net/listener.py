@@ -11,11 +11,13 @@ import socket
 import stat
 import struct
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from forkserve.errors import BindError
 from forkserve.net.address import LONGEST_PATH_BYTES, Address, Family
-from forkserve.typed import Struct
+from forkserve.net.places import resolve, resolved_path, sharing_port, why
+from forkserve.typed import Struct, replaced
 
 _SO_ATTACH_FILTER = 26  # socket(7); the socket module does not name it
 # Classic BPF on the TCP header, which such a filter sees first: (code, jump if true, jump if false, value).
@@ -59,6 +61,30 @@ class Listener(Struct):
     socket: socket.socket
     name: str  # where it really listens: the port that the kernel picked, the address behind an fd
     inode: tuple[int, int] | None = None  # of a unix path that we made
+    path: str = ""  # where that is, its folder resolved: the folder's name may lead elsewhere by the next reload
+    stands_in: bool = False  # for a listener of this address that cannot listen before this one is closed: Doors
+
+    @property
+    def place(self) -> Address:
+        """Where it listens, whatever it is called and speaks."""
+        if self.address.is_tcp:
+            host, port = self.socket.getsockname()[:2]
+            return Address(Family.IPV6 if self.socket.family == socket.AF_INET6 else Family.IPV4, host, port)
+        return replaced(self.address, path=self.path or self.address.path, protocol="")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed yet."""
+        return self.socket.fileno() >= 0
+
+    @property
+    def listens(self) -> bool:
+        """Whether clients can connect."""
+        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+
+    def called(self, address: Address, *, stands_in: bool = False) -> "Listener":
+        """Return the same socket under another address."""
+        return Listener(address, self.socket, _name_of(address, self.socket), self.inode, self.path, stands_in)
 
     @property
     def server(self) -> tuple[str, str]:
@@ -94,6 +120,11 @@ class Listener(Struct):
             except OSError:
                 pass  # a kernel without filters: then the last ones are reset
 
+    def end(self) -> None:
+        """Let nobody connect any more, whoever else has a copy of it. TCP only; who is queued is reset."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RD)
+
     def close(self, *, unlink: bool = False) -> None:
         """Close it; ``unlink``: the master is done with it, so its path goes too if it is still ours."""
         if unlink:
@@ -104,24 +135,33 @@ class Listener(Struct):
         if self.inode is None:
             return
         try:
-            there = os.lstat(self.address.path)
+            there = os.lstat(self.place.path)
             if (there.st_dev, there.st_ino) == self.inode:
-                os.unlink(self.address.path)
+                os.unlink(self.place.path)
         except OSError:
             pass
 
 
+NOBODY: Mapping[Address, Sequence[Listener]] = {}
+
+
 def bind_all(
-    addresses: Iterable[Address], backlog: int, owner: Owner = ANYBODY, *, reuse_port: bool = False
+    addresses: Iterable[Address],
+    backlog: int,
+    owner: Owner = ANYBODY,
+    *,
+    reuse_port: bool = False,
+    beside: Mapping[Address, Sequence[Listener]] = NOBODY,
 ) -> list[Listener]:
     """Bind or adopt every address, or none: BindError says which one failed and what to do.
 
-    ``owner``: whom the files of unix sockets belong to; ``reuse_port``: others may bind the same TCP ports.
+    ``owner``: whom the files of unix sockets belong to; ``reuse_port``: others may bind the same TCP ports; ``beside``:
+    listeners of ours that overlap an address. Where one of those listens, the new one is bound and does not listen yet.
     """
     listeners: list[Listener] = []
     try:
         for address in addresses:
-            listeners.append(_bind(address, backlog, owner, reuse_port))
+            listeners.append(_bind(address, backlog, owner, reuse_port, beside.get(address, ())))
     except BaseException:
         for listener in listeners:
             listener.close(unlink=True)
@@ -129,7 +169,7 @@ def bind_all(
     return listeners
 
 
-def _bind(address: Address, backlog: int, owner: Owner, reuse_port: bool) -> Listener:
+def _bind(address: Address, backlog: int, owner: Owner, reuse_port: bool, beside: Sequence[Listener]) -> Listener:
     try:
         match address.family:
             case Family.FD:
@@ -147,28 +187,20 @@ def _bind(address: Address, backlog: int, owner: Owner, reuse_port: bool) -> Lis
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                return _listen(address, sock, place, backlog)
+                with sharing_port(sock, [one.socket for one in beside]):
+                    return _listen(address, sock, place, 0 if any(one.listens for one in beside) else backlog)
     except OSError as error:
-        raise BindError(f"bind = {str(address)!r}: {_why(error)}") from None
-
-
-def resolve(address: Address) -> tuple[int, tuple[str, int]]:
-    """Find the family and place of a TCP address. Names are looked up here, before anything serves, and only here."""
-    if address.family is Family.IPV4:
-        return socket.AF_INET, (address.host, address.port)
-    if address.family is Family.IPV6:
-        return socket.AF_INET6, (address.host, address.port)
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    family, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    return family, (str(place[0]), int(place[1]))
+        raise BindError(f"bind = {str(address)!r}: {why(error)}") from None
 
 
 def _listen(address: Address, sock: socket.socket, place: object, backlog: int) -> Listener:
+    """``backlog``: 0 leaves it bound only."""
     try:
         sock.setblocking(False)
         sock.bind(place)  # type: ignore[arg-type]  # each family has its own kind of place
-        sock.listen(backlog)
-        return Listener(address, sock, address.named(where(sock)))
+        if backlog:
+            sock.listen(backlog)
+        return Listener(address, sock, _name_of(address, sock))
     except BaseException:
         sock.close()
         raise
@@ -185,10 +217,9 @@ def _bind_unix(address: Address, backlog: int, owner: Owner) -> Listener:
         sock.setblocking(False)
         owner.make(lambda: _bind_path(sock, temporary), temporary)
         sock.listen(backlog)
-        listener = Listener(address, sock, address.named(where(sock)))
         status = os.lstat(temporary)
-        listener.inode = (status.st_dev, status.st_ino)
-        listener.name = str(address)
+        inode = (status.st_dev, status.st_ino)
+        listener = Listener(address, sock, _name_of(address, sock), inode, resolved_path(path))
         os.rename(temporary, path)
     except BaseException:
         sock.close()
@@ -250,7 +281,12 @@ def _adopt(address: Address) -> Listener:
     if address.fd > 2:
         os.close(address.fd)  # the copy is close-on-exec, the original need not be
     sock.setblocking(False)
-    return Listener(address, sock, address.named(where(sock)))
+    return Listener(address, sock, _name_of(address, sock))
+
+
+def _name_of(address: Address, sock: socket.socket) -> str:
+    """Spell where a socket really listens; a unix path as it was asked for, since it was bound under another."""
+    return str(address) if address.family is Family.UNIX else address.named(where(sock))
 
 
 def where(sock: socket.socket) -> str:
@@ -261,17 +297,3 @@ def where(sock: socket.socket) -> str:
     if isinstance(place, bytes):
         return "unix:@" + place[1:].decode("utf-8", "backslashreplace")
     return f"unix:{place}"
-
-
-def _why(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the address is in use; stop what listens there or choose another"
-    if error.errno == errno.EACCES:
-        return "permission denied; ports below 1024 and foreign folders need privileges"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address"
-    if isinstance(error, socket.gaierror):
-        return f"the name cannot be resolved ({error.strerror})"
-    if error.errno == errno.ENOENT:
-        return "the folder does not exist"
-    return error.strerror or str(error)

@@ -249,6 +249,8 @@ def _set_scheme(environ: Environ, found: dict[str, str]) -> None:
     if said.lower() in _YES:
         environ["wsgi.url_scheme"] = "https"
         environ["HTTPS"] = "on"
+        if environ["SERVER_PORT"] == "80" and "SERVER_PORT" not in found:  # a unix socket, which has no port
+            environ["SERVER_PORT"] = "443"
     else:
         environ["wsgi.url_scheme"] = "http"
         environ.pop("HTTPS", None)

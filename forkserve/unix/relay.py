@@ -30,6 +30,7 @@ class Moved(Struct, frozen=True, tag="moved"):
     left_s: float  # until its deadline
     received: bytes  # of a head that is not whole yet
     facts: dict[str, str]  # what a PROXY header said, as environ variables
+    unopened: bool = False  # straight from a listener: nothing has looked at it yet
 
 
 _CODEC: Codec[Moved] = Codec(Moved)

@@ -115,6 +115,10 @@ class Door:
         )
         self._make_body = _body_maker(settings, spool)
 
+    def admits(self, peer: object) -> bool:
+        """Whether this peer, as accept gives it, may come at all."""
+        return True
+
     def fileno(self) -> int:
         """The listener's descriptor, for epoll."""
         return self.listener.socket.fileno()

@@ -57,15 +57,14 @@ class Entrance:
         self._loop = loop
         self._channel = channel
         extend = loop.extend_deadline
-        doors = [
-            kind_of_door(one)(
-                one, settings, context, loop.kind,
-                generation=generation, slot=slot, extend_deadline=extend, spool=loop.spool,
-            )
-            for one in listeners
-        ]  # fmt: skip
+        self._make_door: Callable[[Listener], Door] = lambda one: kind_of_door(one)(
+            one, settings, context, loop.kind,
+            generation=generation, slot=slot, extend_deadline=extend, spool=loop.spool,
+        )  # fmt: skip
+        doors = [self._make_door(one) for one in listeners]
         self._doors = {door.fileno(): door for door in doors}
-        self._by_name = {door.name: door for door in doors}
+        self._by_name = {door.name: door for door in reversed(doors)}  # one that stands in comes after its like
+        self._asleep = {fd for fd, door in self._doors.items() if not door.listener.listens}
         self._abstract = {fd for fd, door in self._doors.items() if door.listener.address.family is Family.ABSTRACT}
         self._relay = relay
         if relay is not None:
@@ -83,14 +82,22 @@ class Entrance:
 
     def open(self) -> None:
         """Take newcomers from now on."""
-        for fd in self.fds:
-            self._loop.epoll.register(fd, _ACCEPT)
         self.is_open = True
+        for fd in self.fds - self._asleep:
+            self._loop.epoll.register(fd, _ACCEPT)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Begin with the listeners that only were bound when we were born: another one stood in for them."""
+        for fd in [fd for fd in self._asleep if self._doors[fd].listener.listens]:
+            self._asleep.remove(fd)
+            if self.is_open:
+                self._loop.epoll.register(fd, _ACCEPT)
 
     def close(self, *, exhausted: bool = False) -> None:
         """Leave newcomers to the siblings. What is queued now may have woken only us: it is ours to take."""
         if self.is_open:
-            for fd in self.fds:
+            for fd in self.fds - self._asleep:
                 self._loop.epoll.unregister(fd)
             self.is_open = False
             if not exhausted:
@@ -113,6 +120,7 @@ class Entrance:
             return
         if not self._admit(fd):
             self._leave_if_shut(fd)
+            self._leave_if_ended(fd)
             return
         if not self.is_open:
             return
@@ -131,9 +139,19 @@ class Entrance:
             self._loop.epoll.unregister(fd)
             self.fds -= {fd}
 
+    def _leave_if_ended(self, fd: int) -> None:
+        """Let go of a listener that stood in for another one until a reload was over (Listener.end)."""
+        door = self._doors.get(fd)
+        if door is not None and door.listener.stands_in and fd in self.fds and not door.listener.listens:
+            self._loop.epoll.unregister(fd)
+            self.fds -= {fd}
+            # The port becomes free; the number stays ours, since the loop knows it as that of a door.
+            os.dup2(self._loop.epoll.fileno(), fd, inheritable=False)
+
     def look(self) -> None:
         """Look at every door once."""
-        for fd in self.fds:
+        self._wake()
+        for fd in self.fds - self._asleep:
             if self.is_open:
                 self.on_readable(fd)
 
@@ -165,7 +183,7 @@ class Entrance:
 
     def take_next(self) -> bool:
         """Take one more of the queues, whether open or not; False when they are empty."""
-        return any(self._admit(fd) for fd in self.fds)
+        return any(self._admit(fd) for fd in self.fds - self._asleep)
 
     def let_go(self) -> None:
         """Close this process's copies, in a child that the app has forked."""
@@ -221,22 +239,33 @@ class Entrance:
         return True
 
     def _adopt(self, fd: int, moved: Moved) -> Connection | None:
-        """Look after a connection that has been on its way; None: no door of ours speaks as it does."""
+        """Look after a connection that has been on its way; None: it may not come."""
         door = self._by_name.get(moved.door) or self._door_alike(moved.door)
-        if door is None:
+        if moved.unopened and not door.admits(moved.peer or ""):
             os.close(fd)
             return None
         template = door.template_for(moved.peer)
         template |= moved.facts
         connection = door.kind(self._loop, fd, moved.family, moved.peer, door, template)
         self._loop.add(connection)
-        connection.go_on(moved)
+        if not moved.unopened:
+            connection.go_on(moved)
+        elif door.has_opening:
+            self._loop.readers[fd] = self._opening(connection, door, template)
         return connection
 
-    def _door_alike(self, name: str) -> Door | None:
-        """Find a door that speaks like one that is none of ours: a reload has changed the listeners."""
+    def _door_alike(self, name: str) -> Door:
+        """Find a door that speaks like one that is none of ours: a reload has changed the listeners. Where none does,
+        one is made to which nobody new can come: a connection goes on in the protocol that it began with."""
         spoken = protocol_of(name)
-        return next((door for door in self._doors.values() if protocol_of(door.name) == spoken), None)
+        doors = self._doors.values()
+        alike = next((door for door in doors if protocol_of(door.name) == spoken), None)
+        if alike is None:
+            place = name.removeprefix(f"{spoken}://")
+            there = next((one for one in doors if one.name.endswith(place)), None) or next(iter(doors))
+            like = there.listener
+            alike = self._by_name[name] = self._make_door(Listener(like.address, like.socket, name, like.inode))
+        return alike
 
     def _make_room(self) -> bool:
         """Close a connection that keeps nobody busy; False if all are at work.
@@ -277,7 +306,8 @@ class Entrance:
         """Accept what is queued now; a worker that is merely full takes no more than a few beyond its limit."""
         most = _NEVER if self._loop.is_retiring else self._most_connections + _FEW
         # A retiring worker would only pass on again what it took of the relay.
-        for fd in self._doors if self._loop.is_retiring else self.fds:
+        fds = self.fds - self._asleep
+        for fd in self._doors.keys() & fds if self._loop.is_retiring else fds:
             while len(self._loop.connections) < most and self._admit(fd):
                 pass
 

@@ -149,11 +149,17 @@ class GatewayDoor(Door):
         """Accept one connection of who is allowed; the others' are closed. Raises OSError."""
         for _ in range(_MOST_REFUSED):
             fd, peer = self._accept()
-            if self._allowed.believes(peer):
+            if self.admits(peer):
                 return fd, peer
             os.close(fd)
-            log.info("connection refused", reason="not in gateway_allow_ips", peer=peer_name(peer), address=self.name)
         raise BlockingIOError  # the others can wait a moment
+
+    def admits(self, peer: object) -> bool:
+        """Whether this peer, as accept gives it, may come at all."""
+        is_allowed = self._allowed.believes(peer)
+        if not is_allowed:
+            log.info("connection refused", reason="not in gateway_allow_ips", peer=peer_name(peer), address=self.name)
+        return is_allowed
 
     def decoder_for(self, peer: object, template: Environ) -> Decoder:  # type: ignore[override]  # the gateways' face
         """What reads the requests of one connection."""

@@ -6,6 +6,7 @@ connection begin to read requests.
 
 import _socket
 import select
+import socket
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ class Opening:
         self._transport: TlsTransport | None = None
         self._rest = b""  # of what came with the PROXY header
         self._waits_for = select.EPOLLIN
+        self._has_port = door.family != socket.AF_UNIX
         connection.state = OPENING
         connection.deadline = monotonic() + loop.handshake_timeout_s
 
@@ -74,6 +76,8 @@ class Opening:
         if preface is None:
             return False
         preface.apply(self._template)
+        self._has_port = self._has_port or preface.server is not None
+        self._spell_port()
         before = self._door.template
         connection.facts = {
             key: value for key, value in self._template.items() if isinstance(value, str) and before.get(key) != value
@@ -106,10 +110,16 @@ class Opening:
         if step == "done":
             self._template |= transport.environ()
             self._template["wsgi.url_scheme"] = "https"
+            self._spell_port()
             self._wait_for(select.EPOLLIN)
             return True
         self._wait_for(select.EPOLLIN if step == "read" else select.EPOLLOUT)
         return False
+
+    def _spell_port(self) -> None:
+        """A unix socket has no port: say that of the scheme, as its URLs leave it out."""
+        if not self._has_port and self._template["wsgi.url_scheme"] == "https":
+            self._template["SERVER_PORT"] = "443"
 
     def _wait_for(self, events: int) -> None:
         if events != self._waits_for:
