@@ -36,7 +36,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
         "Where to listen: `HOST:PORT`, `:PORT`, `[::1]:PORT`, `unix:PATH`, `unix:@name` (abstract), `fd://N`"
         " or `fd://NAME` (listening sockets that were handed in). An address that a socket handed in listens at already"
         " means that socket. Another protocol stands in front: `uwsgi://127.0.0.1:3031`, `fastcgi://unix:PATH`,"
-        " `scgi://HOST:PORT`. May be given several times. `PORT` stands for `0.0.0.0:$PORT`."
+        " `scgi://HOST:PORT`. May be given several times, each place once. `PORT` stands for `0.0.0.0:$PORT`."
         " Where a service manager hands in sockets (LISTEN_FDS), those are the default.",
         flags=("-b", "--bind"), variables=("PORT",), metavar="ADDRESS",
     )  # fmt: skip

@@ -17,6 +17,7 @@ from tests.process.gateway_clients import Reply, spell
 from tests.process.load import Load
 from tests.process.probes import status
 from tests.process.tools import Gate, answers, one_request
+from tests.unit import test_proxy as proxy
 from tests.unit.tls_pair import client_context
 
 SITE = "tests.process.site:app"
@@ -310,6 +311,29 @@ def test_promise_12_nobody_waits_for_the_last_old_worker_where_places_overlap(wi
         wait_until(lambda: _holds_nothing_closed(s), "the worker to let go of the listener that stood in")
 
 
+def test_stop_during_the_change_of_a_place_that_overlaps_answers_who_is_queued() -> None:
+    port = free_port()
+    here, everywhere = f"127.0.0.1:{port}", f"0.0.0.0:{port}"
+    s = server(here, workers=1)
+    with s, Gate(s) as gate, Gate(s, "second") as second, s.connect(here) as slow, s.connect(here) as too:
+        slow.sendall(one_request(gate.path))
+        gate.wait_entered()
+        write(s, everywhere)
+        s.signal(signal.SIGHUP)
+        s.wait_line("retiring worker")
+        too.sendall(one_request(second.path))
+        second.wait_entered()
+        with s.connect(here) as queued:
+            queued.sendall(one_request("/pid"))
+            s.signal(signal.SIGTERM)
+            s.wait_line("draining")
+            second.open()
+            gate.open()
+            assert read_to_end(queued).startswith(b"HTTP/1.1 200")
+        assert read_to_end(too).startswith(b"HTTP/1.1 200") and read_to_end(slow).startswith(b"HTTP/1.1 200")
+        assert s.wait_exit() == 0
+
+
 def _holds_nothing_closed(s: Server) -> bool:
     """Whether the worker has as many sockets of this port as the master: one."""
     ours = listening_sockets(s)
@@ -411,6 +435,30 @@ def test_https_at_a_unix_socket_has_the_port_of_https(tmp_path: Path) -> None:
             assert head.startswith(b"HTTP/1.1 200")
             assert f'"SERVER_PORT": "{port}"'.encode() in body
             assert b'"HTTPS": "on"' in body
+
+
+def test_https_that_a_proxy_tells_at_a_unix_socket_has_the_port_of_https() -> None:
+    settings: dict[str, Any] = {"proxy_protocol": "any", "proxy_allow_ips": "unix"}
+    with Server(app=SITE, bind=["unix:here.sock"], workers=1, **settings) as s:
+        for block, family, port in [
+            (proxy.UNIX + proxy.tls(1, 0), 0x31, "443"),
+            (proxy.UNIX, 0x31, "80"),
+            (proxy.TCP4 + proxy.tls(1, 0), 0x11, "443"),
+        ]:
+            with s.connect("unix:here.sock") as sock:
+                sock.sendall(proxy.v2(block, family=family) + one_request("/environ"))
+                answer = read_to_end(sock)
+            assert f'"SERVER_PORT": "{port}"'.encode() in answer
+    with Server(app=SITE, bind=["unix:here.sock"], workers=1) as s:
+        for fields, port in [
+            ({"X_Forwarded_Proto": "https"}, "443"),
+            ({"X_Forwarded_Proto": "https", "Host": "example.org"}, "443"),
+            ({"X_Forwarded_Proto": "https", "Host": "example.org:8443"}, "8443"),
+            ({"X_Forwarded_Proto": "https", "X_Forwarded_Port": "444"}, "444"),
+            ({"Forwarded": "proto=https"}, "443"),
+            ({}, "80"),
+        ]:
+            assert s.get_at("unix:here.sock", "/environ", **fields).json["SERVER_PORT"] == port
 
 
 def test_https_that_a_gateway_tells_at_a_unix_socket_has_the_port_of_https() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Server, wait_until
+from tests.harness import Server, read_to_end, wait_until
+from tests.process.gateway_clients import Reply, spell
 
 SITE = "tests.process.site:app"
 ORPHANS = ["master is gone; draining"]
@@ -101,6 +102,36 @@ def test_listener_that_is_closed_is_dropped_from_the_store_and_a_new_one_kept(tm
         wait_until(lambda: sorted(name[-1] for name in store.hear().kept) == ["b", "c"])
         s.stop()
         assert store.hear().kept == {}
+    store.close()
+
+
+def test_kept_listener_is_known_by_its_place_whatever_it_is_called_and_speaks(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    first = Server(
+        app=SITE, config=f'bind = "unix:{tmp_path}/s"\n', env={"NOTIFY_SOCKET": str(tmp_path / "store")}, workers=1,
+        reload_settle=0, await_ready=False, expect=[*ORPHANS, "socket handed in is not used"],
+    )  # fmt: skip
+    with first:
+        first.wait_line("serving gen=1")
+        [before] = wait_until(lambda: store.hear().kept)
+        first.config.write_text(f'bind = "uwsgi://unix:{tmp_path}/s"\n')
+        first.signal(signal.SIGHUP)
+        first.wait_line("reload done")
+        wait_until(lambda: [name for name in store.hear().kept if name != before], "its new name")
+        [name] = store.kept
+        assert name == before.replace("|unix", "|uwsgi|//unix")
+        first.signal(signal.SIGKILL)
+        first.wait_exit()
+        first.forget_pidfile()
+    # The settings have changed once more when the next master comes.
+    with restarted(store, bind=[f"scgi://unix:{tmp_path}/s"]) as second:
+        assert second.lines("restored=")
+        assert second.lines(f"listening address=scgi://unix:{tmp_path}/s was=uwsgi://unix:{tmp_path}/s")
+        with second.connect(f"unix:{tmp_path}/s") as sock:
+            sock.sendall(spell("scgi", "/pid"))
+            assert Reply("scgi", read_to_end(sock)).status == "200 OK"
+        second.stop()
+        assert second.heard("FDNAME")[-1].replace("scgi", "uwsgi") == name
     store.close()
 
 
