@@ -273,10 +273,12 @@ def test_a_list_of_gateways_that_makes_no_sense_fails_the_start() -> None:
         assert "is an address within 127.0.0.0/8" in line
 
 
-def test_an_address_takes_on_another_protocol_only_at_another_place() -> None:
-    s = Server(app=SITE, bind=["unix:http.sock"], config='protocol = "http"\n', expect=["reload"])
+@every_protocol
+def test_an_address_takes_on_another_protocol_by_a_reload(protocol: str) -> None:
+    s = Server(app=SITE, bind=["unix:http.sock"], config='protocol = "http"\n', reload_settle=0)
     with s:
-        s.config.write_text('protocol = "uwsgi"\n')
-        s.signal(signal.SIGHUP)
-        s.wait_line("in use")
         assert s.get_at("unix:http.sock", "/").status == 200
+        s.config.write_text(f'protocol = "{protocol}"\n')
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done")
+        assert ask(s, protocol).status == "200 OK"
