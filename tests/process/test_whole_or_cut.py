@@ -6,7 +6,6 @@ FORKSERVE_FULL=1 asks 100,000 times in every mode. FORKSERVE_SOAK_SEED=<the one 
 import os
 import random
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -21,7 +20,7 @@ from tests.harness import Server, wait_until
 from tests.process.known_site import prepare
 from tests.process.probes import status
 from tests.process.soak import BIND, Client, Disturber, Mode, Record
-from tests.process.tools import open_files
+from tests.process.tools import may_mount, on_small_disk, open_files
 from tests.unit.tls_pair import client_context
 
 FULL = "FORKSERVE_FULL" in os.environ
@@ -55,16 +54,9 @@ EXPECTED = [
 ]  # fmt: skip
 
 
-def _may_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
 def _launcher(mode: Mode) -> list[str]:
-    if mode.lacks == "disk":  # a mount namespace of its own, which ends with the server
-        return ["unshare", "-m", "bash", "-c", f'mount -t tmpfs -o size={DISK} none tmp && exec "$0" "$@"']
+    if mode.lacks == "disk":
+        return on_small_disk("tmp", DISK)
     if mode.lacks == "descriptors":
         return ["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"]
     return []
@@ -110,7 +102,7 @@ def _spools(s: Server, pid: int) -> list[str]:
 
 @pytest.mark.parametrize("mode", MODES, ids=map(str, MODES))
 def test_no_answer_looks_whole_and_is_not_whatever_happens(mode: Mode, tmp_path: Path) -> None:
-    if mode.lacks == "disk" and not _may_mount():
+    if mode.lacks == "disk" and not may_mount():
         pytest.skip("needs the right to mount: a small disk cannot be made of anything else")
     if mode.lacks == "descriptors" and shutil.which("prlimit") is None:
         pytest.skip("needs the prlimit command")

@@ -1,7 +1,9 @@
 """What the process tests share: a gate that holds an app inside a request, and questions to /proc."""
 
 import os
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -128,3 +130,16 @@ def one_request(path: str, close: bool = True) -> bytes:
     """The bytes of a plain GET."""
     ending = "Connection: close\r\n" if close else ""
     return f"GET {path} HTTP/1.1\r\nHost: x\r\n{ending}\r\n".encode()
+
+
+def may_mount() -> bool:
+    """Whether a mount namespace with a disk of its own can be had."""
+    if shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def on_small_disk(folder: str, size: str) -> list[str]:
+    """A launcher: below the server's own, this folder is a disk of this size, which ends with the server."""
+    return ["unshare", "-m", "bash", "-c", f'mount -t tmpfs -o size={size} none {folder} && exec "$0" "$@"']
