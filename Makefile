@@ -46,6 +46,7 @@ fuzz: $(VENV) ## every front end with 5,000 examples of each kind, and 200,000 m
 fuzz-http: $(VENV) ## the HTTP decoder under atheris, where that is installed (.venv/bin/pip install atheris); for two minutes
 	$(PYTHON_OF_VENV) -m tests.fuzz.atheris_http -max_total_time=120 $(ARGS)
 
+# A failing soak prints its seed; FORKSERVE_SOAK_SEED=<it> asks the same again.
 # The figures of the drills are written into docs/promises.md; peers that are not built are left out of them.
 .PHONY: promises
 promises: $(VENV) .bench/peers/.installed ## the promises at length: 200 reloads under 100,000 requests, the random lives, the drills; takes long

@@ -20,7 +20,7 @@ import psutil
 from tests.harness import Server
 from tests.process.gateway_clients import variables
 from tests.process.known_site import KINDS, STATIC_SIZES, Wanted, digest_of
-from tests.process.wires import Came, Pace, Verdict, Wire, dial
+from tests.process.wires import Came, Pace, Verdict, Wire, dial, how_it_ended
 from tests.unit.gateways import fastcgi_request, request_for
 
 BIND = [
@@ -203,7 +203,10 @@ class Client(threading.Thread):
             tls = self._tls if ask.protocol == "http" else None
             window = 4096 if pace.slow_s else 0
             began = time.monotonic()
-            wire = Wire(dial(self._places[f"{ask.protocol} {ask.place}"], window=window, tls=tls))
+            try:
+                wire = Wire(dial(self._places[f"{ask.protocol} {ask.place}"], window=window, tls=tls))
+            except (ssl.SSLEOFError, ConnectionResetError) as error:  # amid the handshake
+                wire = Wire.that_ended(how_it_ended(error))
             wire.alive_at = began
         wire.pace = pace
         if ask.is_kept:

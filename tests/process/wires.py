@@ -10,6 +10,7 @@ import ssl
 import time
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Self
 
 from tests.harness import PATIENCE_S
 
@@ -70,6 +71,14 @@ class Wire:
         self.alive_at = self._sent_at = time.monotonic()
         self._buffer = bytearray()
         self._taken = 0  # of this answer
+        self._ended = ""
+
+    @classmethod
+    def that_ended(cls, how: str) -> Self:
+        """A connection of which nothing came: it ended amid its beginning."""
+        wire = cls(socket.socket())
+        wire._ended = how
+        return wire
 
     def send(self, raw: bytes) -> None:
         """Send a request; whether that worked shows when its answer is read."""
@@ -195,6 +204,8 @@ class Wire:
 
     def _receive(self) -> bytes:
         pace = self.pace
+        if self._ended:
+            raise Ended(self._ended)
         if 0 <= pace.leaves_after <= self._taken + len(self._buffer):
             raise Left
         most = _MOST
@@ -206,13 +217,18 @@ class Wire:
             data = self.sock.recv(most)
         except TimeoutError:
             raise
-        except ssl.SSLEOFError:
-            raise Ended("no close_notify") from None
         except OSError as error:
-            raise Ended("reset" if isinstance(error, ConnectionResetError) else str(error)) from None
+            raise Ended(how_it_ended(error)) from None
         if not data:
             raise Ended("end")
         return data
+
+
+def how_it_ended(error: OSError) -> str:
+    """Say in our words why a connection ended."""
+    if isinstance(error, ssl.SSLEOFError):
+        return "no close_notify"
+    return "reset" if isinstance(error, ConnectionResetError) else str(error)
 
 
 def dial(place: str | tuple[str, int], *, window: int = 0, tls: ssl.SSLContext | None = None) -> socket.socket:
