@@ -205,7 +205,7 @@ class Client(threading.Thread):
             began = time.monotonic()
             try:
                 wire = Wire(dial(self._places[f"{ask.protocol} {ask.place}"], window=window, tls=tls))
-            except (ssl.SSLEOFError, ConnectionResetError) as error:  # amid the handshake
+            except (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError) as error:  # amid the handshake
                 wire = Wire.that_ended(how_it_ended(error))
             wire.alive_at = began
         wire.pace = pace

@@ -101,7 +101,10 @@ def test_reader_gets_all_of_a_large_piece_while_the_app_is_silent(threads: int, 
 
 @with_threads
 def test_events_arrive_in_time_while_another_reader_of_the_same_worker_takes_nothing(threads: int) -> None:
-    with serve(threads=threads) as s, open_stream(s, "http", "/pieces?size=13000000&piece=60000", window=4096):
+    with (
+        serve(threads=threads) as s,
+        open_stream(s, "http", "/pieces?size=13000000&piece=60000&note=done", window=4096),
+    ):
         wait_until((s.folder / "done").exists, "the response to wait for its reader")
         late = lateness(open_stream(s, "http", f"/events?size={LARGE}&count=4"))
         assert len(late) == 4
@@ -205,7 +208,11 @@ def test_a_thread_of_the_app_reads_a_body_that_still_arrives(threads: int) -> No
 @with_threads
 @pytest.mark.parametrize("moment", ["before the next request", "amid the next request"])
 def test_write_after_the_end_of_the_response_raises_and_reaches_nobody(threads: int, moment: str) -> None:
-    with serve(threads=threads, keepalive=30) as s, Gate(s) as late, Gate(s, "next") as following:
+    with (
+        serve(threads=threads, keepalive=30, expect=["app sent more"]) as s,
+        Gate(s) as late,
+        Gate(s, "next") as following,
+    ):
         note = s.folder / "note"
         with dial(("127.0.0.1", port_of(s))) as sock:
             wire = Wire(sock)

@@ -228,7 +228,7 @@ def how_it_ended(error: OSError) -> str:
     """Say in our words why a connection ended."""
     if isinstance(error, ssl.SSLEOFError):
         return "no close_notify"
-    return "reset" if isinstance(error, ConnectionResetError) else str(error)
+    return "reset" if isinstance(error, ConnectionResetError | BrokenPipeError) else str(error)
 
 
 def dial(place: str | tuple[str, int], *, window: int = 0, tls: ssl.SSLContext | None = None) -> socket.socket:
