@@ -6,6 +6,7 @@ What it learns of its client it writes into files where it stands. Imported by t
 import hashlib
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ _PLAIN = [("Content-Type", "text/plain")]
 @lru_cache(maxsize=8)  # so that what the app needs for itself is not taken for what a reader costs
 def pattern(size: int) -> bytes:
     """Bytes in which no part is like another one of the same length."""
-    return b"".join(b"%09d\n" % number for number in range(-(-size // 10)))[:size]
+    return array("I", range(-(-size // 4))).tobytes()[:size]
 
 
 def _events(query: dict[str, str]) -> Iterator[bytes]:
