@@ -56,9 +56,12 @@ class Spool:
                 grant = -(-wanted // _STEP_BYTES) * _STEP_BYTES
                 # A cell may hold nonsense where its worker's app wrote into it: it takes no more than there is.
                 others = sum(max(0, held) for held in self._cells) - max(0, self._cell[0])
-                if others + grant > self._bound(others):
+                left = self._bound(others) - others
+                if wanted > left:
                     self.trouble = "limit_spool is reached"
                     return False
+                if grant > left:
+                    grant = wanted
                 self._cell[0] = self._granted = grant
             self._used = wanted
             self.trouble = ""

@@ -16,6 +16,7 @@ from forkserve.unix.spool import Spool
 MEMORY_BYTES = 1 << 20
 _READ_BYTES = 64 * 1024  # of a file, where the kernel cannot send it by itself (TLS)
 _BLOCK_BYTES = 64 * 1024  # smaller pieces are gathered in blocks: 5 bytes kept by themselves took 190
+_TRY_AGAIN_S = 0.001  # in vain costs 2 us, and small pieces come by the hundred thousand; the flusher sees it earlier
 # Of one wake-up, however much the client takes: others wait for the worker too. One sendfile of 1 GiB to a fast client
 # on loopback took a second.
 BURST_BYTES = 1 << 20
@@ -65,13 +66,14 @@ class Backlog:
 
     __slots__ = (
         "_file", "_file_fd", "_file_size", "_limit", "_pieces", "_sent", "_spool", "_tail", "error", "in_memory",
-        "is_watched", "lock", "taken_at", "unsent",
+        "is_watched", "lock", "taken_at", "try_at", "unsent",
     )  # fmt: skip
 
     def __init__(self, spool: Spool, limit: int) -> None:
         self.lock = _thread.RLock()  # a signal handler may come amid what holds it
         self.is_watched = False  # by the flusher
         self.error: OSError | None = None  # the client has left, or takes nothing: nothing more is kept
+        self.try_at = 0.0  # before that moment the client takes nothing more, as far as we know
         self.taken_at = monotonic()  # when the client took something for the last time
         self.in_memory = 0
         self.unsent = 0  # bytes that were forgotten
@@ -139,7 +141,11 @@ class Backlog:
             else:
                 if piece is self._tail:
                     self._tail = None  # it cannot grow while a part of it is looked at
-                sent = send(memoryview(piece)[self._sent :])
+                try:
+                    sent = send(memoryview(piece)[self._sent :])
+                except BlockingIOError:
+                    self.try_at = monotonic() + _TRY_AGAIN_S
+                    raise
                 self.in_memory -= sent
                 self._sent += sent
                 is_whole = self._sent == len(piece)

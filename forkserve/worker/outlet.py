@@ -279,7 +279,10 @@ class Outlet:
         assert backlog is not None
         try:
             with backlog.lock:
-                if self._backlog is not backlog or self._write(backlog):
+                if self._backlog is not backlog:
+                    return False
+                waits = backlog.is_watched and monotonic() < backlog.try_at
+                if not waits and self._write(backlog):
                     return False
                 for piece in pieces:
                     backlog.keep(piece)

@@ -58,9 +58,12 @@ class BufferedBody:
         """Set aside the next part of the disk; False: there is no room."""
         spool, disk = self._spool, self._disk
         before = 0 if disk is None else self._room
-        after = -(-(self.length + READ_BYTES) // _STEP_BYTES) * _STEP_BYTES
+        least = self.length + READ_BYTES
+        after = -(-least // _STEP_BYTES) * _STEP_BYTES
         if not spool.take(after - before):
-            return False
+            after = least  # there may be room for this much
+            if not spool.take(after - before):
+                return False
         if disk is None:
             fd = spool.open()
             disk = None if fd is None else SpoolFile(fd, spool)
