@@ -111,11 +111,10 @@ def test_worker_sends_files_to_as_many_as_it_may_hold() -> None:
             file.truncate(size)
         s.wait_ready()
         [worker] = s.workers()
-        waiting = [clients.enter_context(Client(s, window=1 << 14)) for _ in range(count)]
-        for client in waiting:
-            client.get("/files/big")
-        for client in waiting:
-            assert client.read_head().code == 200
+        waiting = []
+        for _ in range(count):  # one by one: who has come and is not read yet makes room for others
+            waiting.append(clients.enter_context(Client(s, window=1 << 14)).get("/files/big"))
+            assert waiting[-1].read_head().code == 200
         wait_until(lambda: sockets(worker) >= count, "all to be held")
         for client in waiting[::20]:
             assert client.rest_of(size) == bytes(size)

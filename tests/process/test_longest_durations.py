@@ -38,7 +38,7 @@ def app(environ, start_response):
 
 
 def _serve(names: Iterable[str], **settings: Any) -> Server:
-    s = Server(app="fresh_app:app", **{"workers": 2, **settings, **dict.fromkeys(names, LONGEST)})
+    s = Server(app="fresh_app:app", **{"workers": 2, "keepalive": "60s", **settings, **dict.fromkeys(names, LONGEST)})
     s.write_app(APP)
     return s
 

@@ -134,7 +134,10 @@ def test_promise_11_nothing_is_lost_and_nothing_grows_over_many_upgrades() -> No
 
 
 def test_promise_11_keep_alive_connections_and_running_requests_outlive_the_exec() -> None:
-    with Server(app=SITE, workers=1, **QUICK) as s, Gate(s) as gate, s.connect() as kept, s.connect() as slow:
+    with (
+        Server(app=SITE, workers=1, keepalive="60s", **QUICK) as s,
+        Gate(s) as gate, s.connect() as kept, s.connect() as slow,
+    ):  # fmt: skip
         kept.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
         assert kept.recv(65536)
         slow.sendall(f"GET {gate.path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
