@@ -46,8 +46,8 @@ def is_wrong(seen: Seen) -> bool:
 
 def is_beyond_us(seen: Seen) -> bool:
     """Whether no upstream could have shown nginx the cut: it takes every end of TLS for that of the answer, unless an
-    alert comes first, and a process that is killed sends none."""
-    return seen.asked.cached and seen.asked.channel.tls and seen.batch.end.then == "KILL"
+    alert comes first. A process that is killed sends none, and one that nobody reads for has no room for it."""
+    return seen.asked.cached and seen.asked.channel.tls and seen.batch.end.name in ("KILL", "silent", "spool")
 
 
 def markdown(results: Results) -> str:
@@ -113,7 +113,8 @@ def _wrong_lines(results: Results, subject: Subject) -> list[str]:
     if any(is_wrong(one) and is_beyond_us(one) for one in results.of(subject)):
         lines.append(
             "\nnginx takes whatever ends an upstream's TLS for the end of the answer, a reset too. forkserve sends an"
-            " alert first, which it heeds, but a process that is killed cannot. Let nginx speak HTTP/1.1 to an upstream"
-            " over TLS (`proxy_http_version 1.1`): there the framing shows every cut."
+            " alert first, which it heeds, but a process that is killed cannot, and where nginx itself reads nothing"
+            " for `send_timeout` there is no room for it. Let nginx speak HTTP/1.1 to an upstream over TLS"
+            " (`proxy_http_version 1.1`): there the framing shows every cut."
         )
     return lines

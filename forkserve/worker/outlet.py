@@ -54,7 +54,8 @@ class Outlet:
 
     def send(self, data: bytes, flags: int = _SEND_NOW) -> None:
         """Give ``data`` to the kernel; what it does not take now is kept. Raises PeerGone."""
-        if self._backlog is not None and self._keep_behind(data):
+        backlog = self._backlog  # looked at once: the flusher may have emptied it a moment later
+        if backlog is not None and self._keep_behind(backlog, data):
             return
         try:
             sent = self._send(data, flags)
@@ -72,7 +73,8 @@ class Outlet:
 
     def send_both(self, head: bytes, data: bytes) -> None:
         """The same for two pieces at once."""
-        if self._backlog is not None and self._keep_behind(head, data):
+        backlog = self._backlog
+        if backlog is not None and self._keep_behind(backlog, head, data):
             return
         try:
             sent = self.sock.sendmsg((head, data), (), _SEND_NOW)
@@ -273,10 +275,8 @@ class Outlet:
         self._backlog = None
         return True
 
-    def _keep_behind(self, *pieces: bytes) -> bool:
+    def _keep_behind(self, backlog: Backlog, *pieces: bytes) -> bool:
         """Keep pieces behind what is still kept once the client takes no more of it; False: all of that has left."""
-        backlog = self._backlog
-        assert backlog is not None
         try:
             with backlog.lock:
                 if self._backlog is not backlog:
@@ -302,7 +302,9 @@ class Outlet:
 
     def _keep_file(self, head: bytes, region: Region) -> None:
         """Keep the rest of a file: by a descriptor of our own, or, where there is none, until the client has it."""
-        backlog = self._new_backlog() if self._backlog is None else self._backlog
+        backlog = self._backlog
+        if backlog is None:
+            backlog = self._new_backlog()
         with backlog.lock:
             if backlog.error is not None:
                 self._gone(backlog.error)

@@ -119,9 +119,11 @@ class ThreadedConnection(Connection):
             self.close()
             return
         self._is_lost = True
-        if self._backlog is None:
-            self._backlog = Backlog(self._loop.spool, 0)  # which sends come to
         self.drop_kept(_LOST)
+        if self._backlog is None:
+            lost = Backlog(self._loop.spool, 0)
+            lost.fail(_LOST)
+            self._backlog = lost  # which sends come to
 
     def pause_clock(self) -> float:
         """Take the running request's deadline away for a moment: what follows is not on the app's time."""

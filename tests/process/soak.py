@@ -33,7 +33,7 @@ _PIPELINED = 4
 _SIZES = (0, 1, 2000, 2000, 70_000, 70_000, 700_000, 700_000, 4_000_000)
 _LARGE = (6_000_000,) * 4  # more of these where they have too little room to wait in
 _TOO_LONG_AGO_S = 1.5  # a kept connection that nobody used for so long is not used again
-_BY_NATURE = ("end", "reset", "no close_notify")  # how a connection may end
+_BY_NATURE = ("end", "reset", "no close_notify", "alert")  # how a connection may end
 
 
 @dataclass(frozen=True, slots=True)

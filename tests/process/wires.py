@@ -228,6 +228,8 @@ def how_it_ended(error: OSError) -> str:
     """Say in our words why a connection ended."""
     if isinstance(error, ssl.SSLEOFError):
         return "no close_notify"
+    if isinstance(error, ssl.SSLError) and error.reason == "BAD_RECORD_TYPE":
+        return "alert"  # in plain, which is no part of the stream
     return "reset" if isinstance(error, ConnectionResetError | BrokenPipeError) else str(error)
 
 
