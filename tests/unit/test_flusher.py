@@ -3,6 +3,7 @@
 import _socket
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -62,8 +63,17 @@ def way(limit: int = 1 << 30, send_timeout_s: float = PATIENCE_S) -> Iterator[tu
             out.sock.close()
 
 
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads change places between nearly any two steps."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 @pytest.mark.parametrize("limit", [0, 1 << 20, 1 << 30])
-def test_every_byte_arrives_once_and_in_order_beside_a_reader_with_moods(limit: int) -> None:
+def test_every_byte_arrives_once_and_in_order_beside_a_reader_with_moods(limit: int, restless: None) -> None:
     dice = random.Random(limit)
     with way(limit) as (out, theirs):
         received = bytearray()
