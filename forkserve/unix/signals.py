@@ -24,7 +24,7 @@ MASTER = (
 )
 
 # A worker's. INT, QUIT and HUP come to the whole process group (a terminal, pkill): what they mean is the master's
-# decision, which reaches the worker by its channel.
+# decision, which reaches the worker by its channel. WINCH, whose default is to do nothing, keeps its default.
 WORKER = (signal.SIGTERM, signal.SIGUSR1)
 WORKER_IGNORES = (
     signal.SIGHUP,
@@ -33,8 +33,8 @@ WORKER_IGNORES = (
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGUSR2,
-    signal.SIGWINCH,
 )
+_OF_TERMINALS = (signal.SIGTTIN, signal.SIGTTOU)
 
 DUMP = signal.SIGXCPU  # asks a worker for its stacks; faulthandler takes no ABRT
 
@@ -66,6 +66,39 @@ class Wakeup:
         signal.set_wakeup_fd(-1)
         os.close(self.read_fd)
         os.close(self._write_fd)
+
+
+def disregard(numbers: Iterable[signal.Signals]) -> None:
+    """Have these signals do nothing in this process, and what they always do in the programs that it starts: exec gives
+    handlers back, while what is ignored stays ignored.
+
+    With a terminal TTIN and TTOU are ignored all the same. A read of it from the background sends TTIN to the whole
+    process group until somebody ignores it, then it fails: with a handler it would begin anew for ever.
+    """
+    at_terminal = _has_terminal()
+    for number in numbers:
+        if at_terminal and number in _OF_TERMINALS:
+            signal.signal(number, signal.SIG_IGN)
+        else:
+            signal.signal(number, _empty)
+            signal.siginterrupt(number, False)
+
+
+def give_back(numbers: Iterable[signal.Signals]) -> None:
+    """Let these signals do what they do in any Python program, unless the app has handlers of its own. In a process
+    that a worker's app has forked."""
+    for number in numbers:
+        handler = signal.getsignal(number)
+        if handler is _empty or (number in _OF_TERMINALS and handler is signal.SIG_IGN):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:  # ENXIO, tty(4); or there is no such file
+        return False
+    return True
 
 
 def block_all() -> set[signal.Signals]:

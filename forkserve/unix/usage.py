@@ -4,6 +4,7 @@ psutil is imported when the master must explain a worker, not at start; without 
 """
 
 import mmap
+import os
 
 
 def explain(pid: int) -> dict[str, object]:
@@ -32,3 +33,27 @@ def resident_bytes(pid: int) -> int:
             return int(file.read().split()[1]) * mmap.PAGESIZE
     except (OSError, IndexError):
         return 0
+
+
+def children_of(pid: int) -> list[tuple[int, str]]:
+    """Return pid and title of each child of a process, without those that have ended; [] where the kernel does not say.
+
+    Source: proc(5), /proc/PID/task/TID/children.
+    """
+    found = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+                found += [int(child) for child in file.read().split()]
+    except OSError:  # a thread that has ended meanwhile, or a kernel without CONFIG_PROC_CHILDREN
+        pass
+    titles = [(child, _title_of(child)) for child in found]
+    return [(child, title) for child, title in titles if title]
+
+
+def _title_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+    except OSError:
+        return ""

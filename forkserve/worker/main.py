@@ -3,7 +3,6 @@
 Runs in a worker, straight after the fork, with every signal blocked and the master's descriptors closed.
 """
 
-import atexit
 import faulthandler
 import gc
 import os
@@ -20,6 +19,8 @@ from forkserve.log import log
 from forkserve.unix import descriptors, signals
 from forkserve.unix.messages import UP, Ready, boot_failure
 from forkserve.unix.title import set_title
+from forkserve.worker.ending import ending
+from forkserve.worker.forks import Forks, end_fork
 from forkserve.worker.loop import Loop
 from forkserve.worker.room import Room
 from forkserve.wsgi.app import App, load_app, user_traceback
@@ -35,29 +36,37 @@ def work(birth: Birth) -> int:
     show = partial(set_title, f"worker {birth.slot}", birth.generation)
     show("booting")
     wakeup = signals.Wakeup(signals.WORKER)
-    for number in signals.WORKER_IGNORES:
-        signal.signal(number, signal.SIG_IGN)
+    signals.disregard(signals.WORKER_IGNORES)
     _arm_dump()
+    forks = Forks(birth, wakeup)
     signals.restore(set())
     settings = birth.settings
     descriptors.allow(descriptors.needed(settings.worker_connections, settings.threads, len(birth.listeners)))
-    birth.lifeline.watch(birth.settings.graceful_timeout, log.file.fd)  # an import and exit handlers can hang too
+    birth.lifeline.watch(settings.graceful_timeout, log.file.fd, _ask_for_stacks)  # imports and exit handlers hang too
     try:
-        access = _open_access_log(birth.settings)  # before the app's folder becomes ours: its path is the master's
-        app = with_files(load_app(birth.settings.app, birth.settings.chdir), birth.settings)
-        loop = _make_loop(birth, app, wakeup, access, show)
+        # Before the app's folder becomes ours: its path is the master's.
+        access = forks.access = _open_access_log(settings)
+        app = with_files(load_app(settings.app, settings.chdir), settings)
+        loop = forks.loop = _make_loop(birth, app, wakeup, access, show)
     except BaseException as error:  # the app's import may raise anything
-        return _say_boot_failure(birth, error)
+        return _say_boot_failure(birth, error) if forks.is_worker else end_fork(error)
+    if not forks.is_worker:
+        return end_fork(None)
     _timed_out.loop = loop
-    _close_in_forks(birth, loop, wakeup)
     gc.collect()
     gc.freeze()  # what booting made is not looked at again, and stays shared with nobody's garbage
-    loop.have(birth.settings.threads, birth.row)
-    if not birth.channel.send(UP.encode(Ready())):
-        return ExitCode.OK  # the master has died meanwhile
-    show("idle")
-    loop.run()
-    return _run_exit_handlers()  # within the orphan's bound, should the master be gone
+    loop.have(settings.threads, birth.row)
+    try:
+        if birth.channel.send(UP.encode(Ready())):  # else the master has died meanwhile
+            show("idle")
+            loop.run()
+    except BaseException as error:
+        if forks.is_worker:
+            raise
+        return end_fork(error)
+    _shut(birth)
+    ending.finish()  # within the grace, or the orphan's bound, should the master be gone
+    return ExitCode.OK
 
 
 def _open_access_log(settings: Settings) -> AccessLog | None:
@@ -84,24 +93,6 @@ def _make_loop(
     )  # fmt: skip
 
 
-def _close_in_forks(birth: Birth, loop: Loop, wakeup: signals.Wakeup) -> None:
-    """Have a process that the app forks let go of what is ours: a copy of a listener or of a connection held by it
-    would keep a port bound, or a client waiting, for as long as it lives. (What it execs loses them anyway.)"""
-
-    def let_go() -> None:
-        signal.set_wakeup_fd(-1)
-        for number in (*signals.WORKER, *signals.WORKER_IGNORES, signals.DUMP):
-            signal.signal(number, signal.SIG_DFL)
-        birth.lifeline.forget()
-        for listener in birth.listeners:
-            listener.close()
-        birth.channel.close()
-        wakeup.close()
-        loop.let_go()
-
-    os.register_at_fork(after_in_child=let_go)
-
-
 def _say_boot_failure(birth: Birth, error: BaseException) -> int:
     if isinstance(error, ForkserveError):
         code, line = error.exit_code, str(error)
@@ -112,7 +103,16 @@ def _say_boot_failure(birth: Birth, error: BaseException) -> int:
         code = ExitCode.APP_IMPORT  # the settings were good when the master read them
     text = user_traceback(shown) if shown is not None else ""
     birth.channel.send(UP.encode(boot_failure(line, text, code)))
+    ending.cut_short(code, with_helpers=True)  # or each try would leave some behind
     return code
+
+
+def _shut(birth: Birth) -> None:
+    """Close the doors: what the app has begun beside its requests may last, and nobody shall wait here meanwhile."""
+    for listener in birth.listeners:
+        listener.close()
+    if birth.relay is not None:
+        birth.relay.close()
 
 
 class _TimedOut:
@@ -130,10 +130,15 @@ class _TimedOut:
                     connection.cut()
                 if self.loop.access is not None:
                     self.loop.access.flush()  # of the requests before it
-            os._exit(ExitCode.FAILURE)
+            ending.cut_short(with_helpers=self.loop is None)
 
 
 _timed_out = _TimedOut()
+
+
+def _ask_for_stacks() -> None:
+    """Do what the master would: it is dead, and the grace that this leaves us is all but over."""
+    os.kill(os.getpid(), signals.DUMP)
 
 
 def _arm_dump() -> None:
@@ -141,9 +146,3 @@ def _arm_dump() -> None:
     signal.signal(signals.DUMP, _timed_out)
     # In C, so that it answers while the GIL is held; afterwards it calls the handler above.
     faulthandler.register(signals.DUMP, file=log.file.fd, all_threads=True, chain=True)
-
-
-def _run_exit_handlers() -> int:
-    """Run what the app registered with atexit: we leave by os._exit, which would skip it."""
-    atexit._run_exitfuncs()
-    return ExitCode.OK

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from forkserve.errors import ExitCode
 from forkserve.log import log
+from forkserve.worker.forks import end_fork
 
 Job = TypeVar("Job")
 
@@ -22,6 +23,7 @@ class Pool(Generic[Job]):
 
     def __init__(self, threads: int, run: Callable[[Job], None]) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # readable: take_done has something, or wake was said
+        self._pid = os.getpid()
         self._threads = threads
         self._run = run
         self._taken = 0  # jobs that were put and have not come back
@@ -86,6 +88,8 @@ class Pool(Generic[Job]):
             while True:
                 self._finish(self._run_next())
         except BaseException as error:  # a fault of ours: what the app raises ends in its response
+            if os.getpid() != self._pid:
+                os._exit(end_fork(error))
             log.exception("thread failed; worker ends", error)
             os._exit(ExitCode.FAILURE)
 

@@ -9,23 +9,23 @@ be slow, the siblings get who is ready by the relay; whom nobody can take waits 
 """
 
 import errno
-import os
 import select
 from collections import deque
 from select import EPOLLIN
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from forkserve.errors import ExitCode
 from forkserve.protocol.types import FORWARDED, KEEP_ALIVE, Environ, Refused, Request
 from forkserve.unix.scoreboard import Row
 from forkserve.worker.backlog import Backlog
 from forkserve.worker.connection import Connection
+from forkserve.worker.ending import ending
 from forkserve.worker.lines import note_later, note_now, note_refusal
 from forkserve.worker.loop import STOP_PATIENCE_S, Loop
 from forkserve.worker.pool import Pool
 from forkserve.worker.running import Run, Running
 from forkserve.worker.state import HEAD, IDLE, RUNNING, WRITING
+from forkserve.wsgi.out import FORKED
 from forkserve.wsgi.response import OVERDUE, Response, clock, plain_answer, respond
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from forkserve.worker.tls import TlsTransport
 
 # Beside an overdue request others run that are not; the master kills 1 s after it has asked for the stacks.
-_LAST_S = 0.8
+_LAST_S = 0.7
+_FOR_THE_END_S = 0.2
 # No thread was free for so long, and fewer requests ended than there are threads: they are slow.
 _PATIENCE_S = 0.004
 _ENDS = "503 Service Unavailable"
@@ -270,6 +271,9 @@ class ThreadedLoop(Loop):
 
     def let_go(self) -> None:
         """Close this process's copies of what is the worker's, in a child that the app has forked."""
+        for task in self.running_now.runs.values():
+            if task.response is not None:
+                task.response.out = FORKED
         Loop.let_go(self)
         self._pool.let_go()
 
@@ -373,7 +377,7 @@ class ThreadedLoop(Loop):
             connection.cut()
         if self.access is not None:
             self.access.flush()
-        os._exit(ExitCode.FAILURE)
+        ending.cut_short(within_s=max(0.0, until - monotonic()) + _FOR_THE_END_S)
 
     def _has_unfinished(self) -> bool:
         overdue = {task.connection for task in self._overdue}

@@ -50,3 +50,4 @@ class _Ended:
 
 
 ENDED = _Ended()
+FORKED = _Ended()  # the same in a process that the app has forked: the response is the worker's to give

@@ -29,7 +29,7 @@ from forkserve.wsgi.headers import (
     remember,
     status_entry,
 )
-from forkserve.wsgi.out import ENDED, Out, PeerGone
+from forkserve.wsgi.out import ENDED, FORKED, Out, PeerGone
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
@@ -276,6 +276,8 @@ class Response:
 
     def fail(self, error: BaseException) -> None:
         """The app raised: log it, and answer 500 if nothing has left yet; else the connection must break off."""
+        if self.out is FORKED:
+            raise error  # sys.exit() in a process that the app has forked, say, is that process's end
         self.keep_alive = False
         self.exit = None if isinstance(error, Exception) else error
         log.exception("app raised", error, **self._about())

@@ -36,7 +36,8 @@ def test_wishes_that_come_together_are_met_from_stop_to_reopen() -> None:
 
 
 def test_every_signal_of_the_master_means_something_to_a_worker_too() -> None:
-    assert set(signals.MASTER) - {signal.SIGCHLD} == set(signals.WORKER) | set(signals.WORKER_IGNORES)
+    # The default of both is to do nothing.
+    assert set(signals.MASTER) - {signal.SIGCHLD, signal.SIGWINCH} == set(signals.WORKER) | set(signals.WORKER_IGNORES)
     assert signals.DUMP not in (*signals.MASTER, *signals.WORKER, *signals.WORKER_IGNORES)
 
 

@@ -1,0 +1,161 @@
+"""The end of a worker: what the interpreter does at its own end, in its order. Runs in a worker, last of all.
+
+Threads are awaited (and executors with them), then exit handlers run, then what was written to files leaves its
+buffers. We do it ourselves and end by os._exit: below us are the frames of the master that we were forked from, and an
+interpreter that takes itself apart aborts when a daemon thread is at a file just then. Who has no time for it (a
+request is overdue, the grace is over) does all but wait for threads, within a moment.
+Sources: Py_FinalizeEx, threading._shutdown, multiprocessing.util._exit_function, concurrent.futures.process.
+"""
+
+import _io
+import _thread
+import atexit
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from forkserve.errors import ExitCode
+from forkserve.log import log
+from forkserve.unix import usage
+
+# The master kills 1 s after it has asked for the stacks.
+LAST_S = 0.7
+# What closes itself when it is deleted, as the interpreter does with all that modules hold. A file of Python code, such
+# as gzip's, comes before all of them: it may end in one.
+_CLOSING = (
+    ("tempfile", "_TemporaryFileWrapper"),
+    ("zipfile", "ZipFile"),
+    ("shelve", "Shelf"),
+    ("dbm.dumb", "_Database"),
+)
+_MOST_NAMED = 10
+
+
+class Ending:
+    """The end of this process; there is one, ``ending`` below."""
+
+    def __init__(self) -> None:
+        self._is_finishing = False
+        self._handlers_began = False
+
+    def finish(self) -> None:
+        """End like a program that has come to its end: what the app has begun is awaited, however long it takes."""
+        self._is_finishing = True
+        _await_threads()
+        self._run_exit_handlers()
+        close_files()
+
+    def cut_short(self, code: int = ExitCode.FAILURE, within_s: float = LAST_S, *, with_helpers: bool = False) -> None:
+        """Do what can be done without waiting, within so many seconds, and exit. May be called in a signal handler.
+
+        Processes of multiprocessing that nobody would ever end are ended; ``with_helpers``: all of them.
+        """
+        try:
+            _thread.start_new_thread(_exit_in, (within_s, code))
+        except RuntimeError:
+            pass  # no room for a thread: the master's KILL comes
+        try:
+            if self._is_finishing:
+                _name_what_runs()
+            _part_from_helpers(with_helpers)
+            self._run_exit_handlers()
+            close_files()
+        finally:
+            os._exit(code)
+
+    def _run_exit_handlers(self) -> None:
+        if not self._handlers_began:  # one of them may be what hangs
+            self._handlers_began = True
+            atexit._run_exitfuncs()
+
+
+ending = Ending()
+
+
+def close_files() -> None:
+    """Have everything leave that waits in the buffers of files, and close what closes itself when it is deleted.
+
+    What fails is nobody's to hear of, as at the end of an interpreter.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            _try(stream.flush)
+    gc.unfreeze()  # what is frozen would not be found
+    owners = [getattr(sys.modules.get(module), name, None) for module, name in _CLOSING]
+    closing: list[list[Any]] = [[], *([] for _ in owners)]
+    files = []
+    for thing in gc.get_objects():
+        kind = type(thing)  # isinstance() would ask proxies of the app, which may do anything
+        if issubclass(kind, _io._IOBase):
+            files.append(thing)
+            if kind.__module__ != "_io":
+                closing[0].append(thing)
+        elif kind in owners:
+            closing[owners.index(kind) + 1].append(thing)
+    for file in files:  # before any is closed: one may write to another
+        _try(file.flush)
+    for things in closing:
+        for thing in things:
+            _try(thing.close)
+    for file in files:
+        _try(file.flush)
+
+
+def _try(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except BaseException:
+        pass
+
+
+def _await_threads() -> None:
+    threading: Any = sys.modules.get("threading")
+    if threading is None:
+        return
+    try:
+        threading._shutdown()
+    except BaseException as error:
+        log.exception("app raised while its threads were awaited", error)
+
+
+def _exit_in(seconds: float, code: int) -> None:
+    time.sleep(seconds)
+    os._exit(code)
+
+
+def _name_what_runs() -> None:
+    threading: Any = sys.modules.get("threading")
+    threads = [] if threading is None else [
+        thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    ]  # fmt: skip
+    processes = [f"{pid} {title}" for pid, title in usage.children_of(os.getpid())]
+    named = {"threads": threads, "processes": processes}
+    log.warning(
+        "grace is over; what the app has begun is cut off",
+        **{kind: ", ".join(names[:_MOST_NAMED]) for kind, names in named.items() if names},
+    )
+
+
+def _part_from_helpers(all_of_them: bool) -> None:
+    """Leave nobody behind who would wait for us for ever, and wait for nobody who has work of his own: exit handlers of
+    multiprocessing end its daemons, and wait for the rest."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is None:
+        return
+    pooled = set(_pooled())
+    for child in process.active_children():
+        if not child.daemon:
+            if all_of_them or child.pid in pooled:
+                _try(child.terminate)
+            else:
+                process._children.discard(child)
+
+
+def _pooled() -> Iterator[int]:
+    """The processes of executors: they know no end but that of their executor."""
+    executors: Any = sys.modules.get("concurrent.futures.process")
+    for manager in list(getattr(executors, "_threads_wakeups", ())):
+        yield from list(getattr(manager, "processes", None) or ())
