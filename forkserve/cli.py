@@ -79,7 +79,9 @@ def check_app(settings: Settings) -> int:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = _load_app(settings)
-            _flush()
+            from forkserve.worker.ending import ending
+
+            ending.cut_short(_VERDICT + code, with_helpers=True)  # or what the import has started would stay
         finally:
             os._exit(_VERDICT + code)
     try:
@@ -282,13 +284,3 @@ def _write(fd: int, text: str) -> None:
     rest = text.encode(errors="backslashreplace")
     while rest:
         rest = rest[os.write(fd, rest) :]
-
-
-def _flush() -> None:
-    """Empty the buffers that the app has written to, which os._exit would lose."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:  # the descriptor was closed before we began
-                stream.flush()
-        except OSError:
-            pass  # nobody reads: there is nobody to tell

@@ -91,6 +91,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "master.outfit",
         "unix.surroundings",
         "worker.main",
+        "worker.ending",
         "wsgi.app",
         "wsgi.files",
         "errors",

@@ -192,6 +192,14 @@ def test_signals_that_mean_nothing_to_a_worker_disturb_no_call_of_the_app() -> N
         assert s.workers() == [worker]
 
 
+@pytest.mark.parametrize("helper", ["daemon", "process", "manager"])
+def test_check_of_an_app_leaves_no_helper_of_its_import(helper: str) -> None:
+    with Server(app=AT_IMPORT, workers=1, env={"HELPER": helper}, flags=["--check-config"], await_ready=False) as s:
+        assert s.wait_exit() == 0
+        assert s.said() == "settings and app are good\n"
+        wait_until(lambda: not s.alive(), "the end of the helper")
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_spawned_processes_collect_garbage(method: str) -> None:
     with Server(app=SPAWNED, workers=1) as s:

@@ -148,6 +148,16 @@ def test_process_pool_at_work_is_named_and_ends_when_the_grace_is_over() -> None
         wait_until(lambda: not any(map(lives, pids)), "the end of the pool")
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_process_pool_ends_with_an_overdue_worker(threads: int) -> None:
+    expect = ["request overdue", "worker was asked for its stacks", "worker exited", "degraded"]
+    with Server(app=POOL, workers=1, threads=threads, timeout="2s", expect=expect) as s:
+        assert s.get("/hang").status == 504
+        pids = [int(pid) for pid in (s.folder / "pool").read_text().split()]
+        assert len(pids) == 2
+        wait_until(lambda: not any(map(lives, pids)), "the end of the pool")
+
+
 def _written(folder: Path, worker: str) -> dict[str, str]:
     with (
         gzip.open(folder / f"packed.{worker}.gz", "rt") as packed,

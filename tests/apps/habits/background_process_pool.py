@@ -1,6 +1,7 @@
 """A process pool of the module's, which a request uses once and nobody ever shuts down. METHOD is how it starts.
 
-/ answers with the pids of its processes; /long leaves a long job in one of them.
+/ answers with the pids of its processes; /long leaves a long job in one of them; /hang never ends,
+and writes the pids to `pool`.
 """
 
 import concurrent.futures
@@ -32,5 +33,9 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[Any
         pids = set(executor._processes)
     else:
         pids = {job.result() for job in [executor.submit(nap, 0.1) for _ in range(2)]}
+    if environ["PATH_INFO"] == "/hang":
+        with open("pool", "w", encoding="ascii") as file:
+            file.write(" ".join(map(str, pids)))
+        time.sleep(3600)
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [" ".join(map(str, pids)).encode()]
