@@ -46,7 +46,7 @@ class Ending:
         self._is_finishing = True
         _await_threads()
         self._run_exit_handlers()
-        close_files()
+        _try(close_files)  # there may be no memory to find them
 
     def cut_short(self, code: int = ExitCode.FAILURE, within_s: float = LAST_S, *, with_helpers: bool = False) -> None:
         """Do what can be done without waiting, within so many seconds, and exit. May be called in a signal handler.
@@ -62,7 +62,7 @@ class Ending:
                 _name_what_runs()
             _part_from_helpers(with_helpers)
             self._run_exit_handlers()
-            close_files()
+            _try(close_files)
         finally:
             os._exit(code)
 
@@ -84,24 +84,26 @@ def close_files() -> None:
         if stream is not None:
             _try(stream.flush)
     gc.unfreeze()  # what is frozen would not be found
+    files_of_all_kinds = _subclasses(_io._IOBase)
     owners = [getattr(sys.modules.get(module), name, None) for module, name in _CLOSING]
-    closing: list[list[Any]] = [[], *([] for _ in owners)]
-    files = []
-    for thing in gc.get_objects():
-        kind = type(thing)  # isinstance() would ask proxies of the app, which may do anything
-        if issubclass(kind, _io._IOBase):
-            files.append(thing)
-            if kind.__module__ != "_io":
-                closing[0].append(thing)
-        elif kind in owners:
-            closing[owners.index(kind) + 1].append(thing)
+    kinds = files_of_all_kinds.union(filter(None, owners))
+    # isinstance() would ask proxies, which are the app's and may do anything; so it is 0.1 s for a million objects.
+    found = [thing for thing in gc.get_objects() if type(thing) in kinds]
+    files = [thing for thing in found if type(thing) in files_of_all_kinds]
+    closing = [file for file in files if type(file).__module__ != "_io"]
+    for owner in owners:
+        closing += [thing for thing in found if type(thing) is owner]
     for file in files:  # before any is closed: one may write to another
         _try(file.flush)
-    for things in closing:
-        for thing in things:
-            _try(thing.close)
+    for thing in closing:
+        _try(thing.close)
     for file in files:
         _try(file.flush)
+
+
+def _subclasses(kind: type[Any]) -> set[type[Any]]:
+    below: list[type[Any]] = kind.__subclasses__()
+    return {kind, *below}.union(*map(_subclasses, below))
 
 
 def _try(action: Callable[[], object]) -> None:

@@ -35,9 +35,10 @@ class Forks:
         self._birth = birth
         self._wakeup = wakeup
         self._pid = os.getpid()
+        self._has_let_go = False
         self._masks: dict[int, set[signal.Signals]] = {}  # of each thread that forks
         # A signal that comes before the child has let go would go to our pipe, and so to the worker: it must wait.
-        os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._let_go)
+        os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._in_child)
 
     @property
     def is_worker(self) -> bool:
@@ -49,6 +50,14 @@ class Forks:
 
     def _unblock(self) -> None:
         signals.restore(self._masks.pop(get_ident()))
+
+    def _in_child(self) -> None:
+        try:
+            if not self._has_let_go:  # else this is a fork of a fork, and the numbers of our descriptors are its own
+                self._has_let_go = True
+                self._let_go()
+        finally:
+            self._unblock()
 
     def _let_go(self) -> None:
         birth = self._birth
@@ -70,7 +79,6 @@ class Forks:
                 self.loop.running.out = FORKED
             self.loop.let_go()
         set_helper_title(f"forked by {birth.settings.app}, worker {birth.slot}")
-        self._unblock()
 
 
 def end_fork(error: BaseException | None) -> int:

@@ -150,6 +150,13 @@ def test_fork_that_comes_back_ends_like_a_program(threads: int) -> None:
         assert s.workers() == [worker]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_fork_of_a_fork_keeps_what_is_its_own(threads: int) -> None:
+    with Server(app=f"{HABITS}.fork_twice:app", workers=1, threads=threads) as s:
+        assert s.get().text == "0 True -1 whole"
+        assert "Exception ignored" not in s.said()
+
+
 @pytest.mark.parametrize("how", ["os_system", "posix_spawn", "popen", "subprocess", "preexec"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_programs_find_no_signal_ignored_that_a_plain_python_would_not_ignore(how: str, threads: int) -> None:
