@@ -135,10 +135,9 @@ def _name_what_runs() -> None:
     ]  # fmt: skip
     processes = [f"{pid} {title}" for pid, title in usage.children_of(os.getpid())]
     named = {"threads": threads, "processes": processes}
-    log.warning(
-        "grace is over; what the app has begun is cut off",
-        **{kind: ", ".join(names[:_MOST_NAMED]) for kind, names in named.items() if names},
-    )
+    shown = {kind: ", ".join(names[:_MOST_NAMED]) for kind, names in named.items() if names}
+    if shown:  # else an exit handler hangs, which the stacks tell
+        log.warning("grace is over; what the app has begun is cut off", **shown)
 
 
 def _part_from_helpers(all_of_them: bool) -> None:
