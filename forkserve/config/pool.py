@@ -107,8 +107,8 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     )  # fmt: skip
     graceful_timeout: float = declare(
         30.0, Kind.DURATION, "Workers",
-        "The grace: how long a retiring worker may take to finish its requests, and then the threads that they have begun, "
-        "before it is killed.", minimum=0,
+        "The grace: how long a retiring worker may take to finish its requests, and the threads that they have begun,"
+        " before it is killed.", minimum=0,
         effect=Effect.NOW,
     )  # fmt: skip
     drain_delay: float = declare(
