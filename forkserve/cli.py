@@ -206,7 +206,7 @@ def _load_app(settings: Settings) -> int:
     gc.enable()
     arrange(settings.env, settings.pythonpath)
     try:
-        with_files(load_app(settings.app, settings.chdir), settings)
+        with_files(load_app(settings.app, settings.chdir, settings.threads), settings)
     except ForkserveError as error:
         if isinstance(error, AppImportError):
             _write(2, user_traceback(error.__cause__ or error))

@@ -62,6 +62,7 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
         False, Kind.FLAG, "Clients",
         "Call the app when the head has arrived, and let it read the body while that arrives. It holds a worker for as"
         " long as the client sends; without it bodies are gathered first, in memory and then in an unlinked file."
+        " A body that is too large, too slow or broken is answered as ever, and the app's read raises OSError."
         " For HTTP only: what a gateway sends is always gathered.",
     )  # fmt: skip
     limit_response_spool: int = declare(

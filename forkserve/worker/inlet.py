@@ -7,10 +7,11 @@ from select import EPOLLIN
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from forkserve.log import log
 from forkserve.protocol.http import CONTINUE
 from forkserve.protocol.types import Refused
 from forkserve.worker.movable import Movable
-from forkserve.worker.outlet import NOW
+from forkserve.worker.outlet import NOW, peer_name
 from forkserve.worker.state import BODY, RUNNING
 from forkserve.wsgi.out import PeerGone
 
@@ -102,6 +103,20 @@ class Inlet(Movable):
     def reads_for(self, upload: "Upload") -> bool:
         """Whether the request of this body is the one that runs: its app may keep the body for longer."""
         return self._upload is upload and self.state is RUNNING
+
+    def break_off(self, status: str, reason: str) -> None:
+        """No more of the body will come: answer its request, unless ``status`` is empty or the app has begun to."""
+        response = self.response
+        if response is None or response.is_broken:
+            return
+        if status:
+            log.info("request refused", status=status, reason=reason, peer=peer_name(self.peer))
+        else:
+            log.info("request broken off", reason=reason, peer=peer_name(self.peer))
+        try:
+            response.break_off(status)
+        except PeerGone:
+            pass
 
     def body_is_whole(self, wants_keep_alive: bool) -> None:
         """All of a streamed body has arrived: the response that is not begun need not be the last any more."""

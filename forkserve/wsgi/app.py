@@ -11,14 +11,16 @@ from typing import Any
 
 from forkserve.config.appspec import AppSpec, parse_app_spec
 from forkserve.errors import AppImportError, AppNotFoundError, SettingsError
+from forkserve.wsgi.fitness import check_app, check_threads
 
 App = Callable[..., Any]
 
 _DEFAULT_NAMES = ("application", "app", "wsgi")
 
 
-def load_app(text: str, chdir: str = "") -> App:
-    """Change to ``chdir`` (if any), put the folder first on sys.path, import and return the app.
+def load_app(text: str, chdir: str = "", threads: int = 1) -> App:
+    """Change to ``chdir`` (if any), put the folder first on sys.path, import and return the app, which is to run in so
+    many threads.
 
     Raises AppImportError (its cause is what the app raised), AppNotFoundError, or SettingsError for a bad folder.
     """
@@ -32,8 +34,8 @@ def load_app(text: str, chdir: str = "") -> App:
         sys.path.insert(0, folder)
     spec = parse_app_spec(text)
     app = _call(spec, _find(spec, _import(spec)))
-    if not callable(app):
-        raise AppNotFoundError(f"app = {text!r}: it is a {type(app).__name__}, which cannot be called")
+    check_app(app, text)
+    check_threads(threads)
     return app  # type: ignore[no-any-return]  # the WSGI border: anything callable
 
 

@@ -4,9 +4,24 @@ from typing import Any, Protocol
 
 from forkserve.errors import ForkserveError
 
+_LONGEST_CHAIN = 100  # of causes; an app can make a circle of them
+
 
 class PeerGone(ForkserveError):
     """The client has left: there is nobody to answer."""
+
+
+class BodyBroken(OSError):
+    """No more of a body that the app reads while it arrives will come: the client was told why, where it is there."""
+
+
+def is_of_body(error: BaseException | None) -> bool:
+    """Whether an error of the app's comes of a BodyBroken, however it was wrapped."""
+    for _ in range(_LONGEST_CHAIN):
+        if error is None or isinstance(error, BodyBroken):
+            break
+        error = error.__cause__ or error.__context__
+    return isinstance(error, BodyBroken)
 
 
 class Out(Protocol):

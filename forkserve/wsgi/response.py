@@ -29,11 +29,12 @@ from forkserve.wsgi.headers import (
     remember,
     status_entry,
 )
-from forkserve.wsgi.out import ENDED, FORKED, Out, PeerGone
+from forkserve.wsgi.out import ENDED, FORKED, Out, PeerGone, is_of_body
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 SERVER_ERROR = "500 Internal Server Error"
+_LEFT = "499 Client Closed Request"  # nobody reads it but the access log; the number is nginx's
 OVERDUE = "504 Gateway Timeout"
 _FRAMING = HTTP11 | HEAD_ONLY  # the flags of a request that the framing of its response depends on
 
@@ -76,6 +77,8 @@ class Response:
     body_bytes: int = 0  # sent to the client, framing not counted
     full: bool = False  # no more of the body can leave: whatever the app would still yield is not asked for
     closes: bool = False  # the app wants the connection to end
+    is_broken: bool = False  # no more of the request's body will come: it was said, and answered where it could be
+    _instead: str = ""  # the status of an answer of ours: whatever the app still gives goes nowhere
     aborted: bool = False  # the client must see that the body is not whole; keep_alive is false
     exit: BaseException | None = None  # the app wants this process to end (SystemExit); keep_alive is false
     _status_line: bytes = b""
@@ -267,6 +270,7 @@ class Response:
         if not self.head_sent:
             self.out.send(self._head(0))
         if self._mute:
+            self._tell_instead()
             return
         if self._chunked:
             self.out.send(b"0\r\n\r\n")
@@ -280,15 +284,37 @@ class Response:
             raise error  # sys.exit() in a process that the app has forked, say, is that process's end
         self.keep_alive = False
         self.exit = None if isinstance(error, Exception) else error
-        log.exception("app raised", error, **self._about())
+        is_fault = not (self.is_broken and is_of_body(error))
+        if is_fault:
+            log.exception("app raised", error, **self._about())
         if self.head_sent:
-            self.aborted = True
+            self.aborted = not self._instead
+            self._tell_instead()
+            return
+        if not is_fault:  # the client has left, or it would have been answered
+            self.become_own_page(_LEFT)
+            self.body_bytes = 0
             return
         self.become_own_page(SERVER_ERROR)
         try:
             self.out.send(self.own_page(SERVER_ERROR))
         except PeerGone:
             pass
+
+    def break_off(self, status: str) -> None:
+        """No more of the body will come: answer in the app's place, if nothing has left yet; an empty ``status``: there
+        is nobody to answer. Raises PeerGone."""
+        self.is_broken = True
+        self.keep_alive = False
+        if status and not self.head_sent:
+            self.become_own_page(status)
+            self._instead, self._mute = status, True
+            self.out.send(self.own_page(status))
+
+    def _tell_instead(self) -> None:
+        """Have the access log tell what the client got, though the app has called start_response since."""
+        if self._instead:
+            self.become_own_page(self._instead)
 
     def answer_overdue(self) -> None:
         """Answer in the app's place, which takes too long, if nothing has left yet. Raises PeerGone."""
