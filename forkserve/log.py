@@ -8,10 +8,11 @@ Signal handlers and pure modules do not log. The access log is in accesslog.py.
 
 import os
 import re
-import select
 import stat
 import time
 from collections.abc import Mapping
+from os import write  # bound now: an app may patch what the module has
+from select import POLLOUT, poll
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
@@ -54,7 +55,7 @@ def write_all(fd: int, data: bytes, patience_ms: int, may_block: bool) -> int:
         try:
             if may_block and not _writable(fd, patience_ms):
                 break
-            view = view[os.write(fd, piece) :]
+            view = view[write(fd, piece) :]
         except BlockingIOError:  # a FIFO, or somebody else set O_NONBLOCK on a shared descriptor
             if not _writable(fd, patience_ms):
                 break
@@ -70,9 +71,9 @@ def _piece(data: bytes, start: int) -> int:
 
 
 def _writable(fd: int, patience_ms: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return any(events & select.POLLOUT for _, events in poll.poll(patience_ms))
+    waiting = poll()
+    waiting.register(fd, POLLOUT)
+    return any(events & POLLOUT for _, events in waiting.poll(patience_ms))
 
 
 class LogFile:

@@ -94,7 +94,8 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     )  # fmt: skip
     worker_connections: int = declare(
         1000, Kind.INTEGER, "Workers",
-        "How many connections one worker holds at once; it accepts no more until one has ended. Each worker raises its"
+        "How many connections one worker holds at once. When there are as many, those that wait for a next request make"
+        " room, the longest first; else newcomers wait in the accept queue. Each worker raises its"
         " own limit of descriptors to what that needs, two for each connection and some more, as far as the hard limit"
         " goes.",
         minimum=1, maximum=1_000_000,
@@ -145,12 +146,13 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
 
     max_requests: int = declare(
         0, Kind.INTEGER, "Recycling",
-        "How many requests a worker answers before it is replaced: the replacement first. 0: no limit.", minimum=0,
+        "How many requests a worker answers before it is replaced, and never one more: the replacement is asked for a"
+        " little before. 0: no limit.", minimum=0,
     )  # fmt: skip
     max_requests_jitter: str = declare(
         "10%", Kind.SHARE, "Recycling",
-        "How many fewer or more requests than `max_requests` it may be, drawn for each worker, so that they are not"
-        " all replaced at once.", minimum=0,
+        "How many fewer requests than `max_requests` it may be, drawn for each worker, so that they are not all replaced"
+        " at once.", minimum=0,
     )  # fmt: skip
     max_worker_lifetime: float = declare(
         0.0, Kind.DURATION, "Recycling", "How long a worker serves before it is replaced. 0: no limit.", minimum=0,

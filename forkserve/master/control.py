@@ -219,6 +219,7 @@ class _Connection:
     def __init__(
         self, sock: socket.socket, epoll: select.epoll, handler: Handler, forget: Callable[[int], None]
     ) -> None:
+        sock.setblocking(False)  # whatever the default is
         self._socket = sock
         self._fd = sock.fileno()
         self._epoll = epoll
@@ -253,7 +254,6 @@ class _Connection:
 
     def resume(self, client: over.OldClient) -> None:
         """Go on where the master that we were was with this client."""
-        self._socket.setblocking(False)
         self._request, self.asked = client.request, client.asked
         self._owed, self._ended = client.owed, client.ended
         if self._owed:

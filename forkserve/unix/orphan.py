@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from os import read
 from types import FrameType
 
 _LAST_PART = 0.1  # of the grace, is there to end by oneself in
@@ -57,7 +58,7 @@ class Lifeline:
 
         def on_io(signum: int, frame: FrameType | None) -> None:
             try:
-                ended = not os.read(fd, 1)
+                ended = not read(fd, 1)
             except OSError:
                 ended = False
             if ended:

@@ -7,9 +7,9 @@ for: a full queue, like every other trouble, means that the connection stays whe
 
 import errno
 import os
-import select
 import socket
 from array import array
+from select import POLLOUT, poll
 
 from forkserve.typed import Codec, Struct
 
@@ -45,6 +45,8 @@ class Relay:
             self._out, self._in = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         else:
             self._out, self._in = (socket.socket(fileno=fd) for fd in ends)
+        for end in (self._out, self._in):
+            end.settimeout(None)  # whatever the default is
         try:
             self._out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)
         except OSError:
@@ -67,9 +69,9 @@ class Relay:
 
     def has_room(self) -> bool:
         """Whether a message more would be taken now; others may be faster."""
-        poll = select.poll()
-        poll.register(self._out, select.POLLOUT)
-        return bool(poll.poll(0))
+        waiting = poll()
+        waiting.register(self._out, POLLOUT)
+        return bool(waiting.poll(0))
 
     def put(self, fd: int, moved: Moved) -> bool:
         """Queue a connection; False when it cannot be. The caller closes its own copy."""

@@ -7,7 +7,9 @@ Used by the master and, with another table, by workers. Sources: signal(7), PEP 
 import os
 import signal
 from collections.abc import Iterable
+from os import read
 from types import FrameType
+from typing import Any
 
 # The master's: everything that may be sent to it on purpose. CHLD must have a handler, or it is not delivered.
 MASTER = (
@@ -47,16 +49,21 @@ class Wakeup:
     """The pipe that signal numbers arrive on."""
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
-        self.read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        self.ours: dict[signal.Signals, Any] = {}
+        self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(self.write_fd, warn_on_full_buffer=False)
         for number in signals:
             signal.signal(number, _empty)
             signal.siginterrupt(number, False)
 
+    def remember(self) -> None:
+        """Note which handlers are ours, before an app can set others."""
+        self.ours = {number: signal.getsignal(number) for number in (*WORKER, *WORKER_IGNORES)}
+
     def read(self) -> list[signal.Signals]:
         """Return the signals that came since the last call, in order, each once: storms coalesce."""
         try:
-            raw = os.read(self.read_fd, 65536)
+            raw = read(self.read_fd, 65536)
         except BlockingIOError:
             return []
         return [signal.Signals(number) for number in dict.fromkeys(raw)]
@@ -65,7 +72,7 @@ class Wakeup:
         """Close the pipe; handlers stay as they are."""
         signal.set_wakeup_fd(-1)
         os.close(self.read_fd)
-        os.close(self._write_fd)
+        os.close(self.write_fd)
 
 
 def disregard(numbers: Iterable[signal.Signals]) -> None:

@@ -6,10 +6,11 @@ mebibyte at a time, so that the sum is read rarely; two that ask at the same mom
 Sources: open(2) O_TMPFILE, posix_fallocate(3), proc(5) mountinfo, cgroup-v2 memory.max.
 """
 
-import _thread
 import errno
 import os
+from _thread import allocate_lock
 from io import FileIO
+from os import open as open_file
 from time import monotonic
 
 from forkserve.unix import memory
@@ -28,7 +29,7 @@ class Spool:
         self._limit = limit
         self._cell = memoryview(bytearray(8)).cast("q") if cell is None else cell
         self._cells = self._cell if cells is None else cells
-        self._lock = _thread.allocate_lock()
+        self._lock = allocate_lock()
         self._used = 0
         self._granted = 0  # what our cell says: at least what is used
         self._most = 0
@@ -95,7 +96,7 @@ class Spool:
 
     def forget(self) -> None:
         """Count for nobody from now on, in a process that the app has forked: the cell stays the worker's."""
-        self._lock = _thread.allocate_lock()
+        self._lock = allocate_lock()
         self._cell = self._cells = memoryview(bytearray(8)).cast("q")
 
     def _bound(self, others: int) -> float:
@@ -159,11 +160,11 @@ def _unlinked_file() -> int:
 
 def _unlinked_in(folder: str) -> int:
     try:
-        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+        return open_file(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
     path = os.path.join(folder, f"forkserve-{os.urandom(8).hex()}")
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     os.unlink(path)
     return fd

@@ -8,14 +8,15 @@ afterwards, and the interpreter lock keeps that order. It falls asleep by the sa
 It knows a request by its number: holding the object could make it the one that ends the app's things.
 """
 
-import _thread
 import gc
 import os
 import signal
-import time
+from _thread import RLock, allocate_lock, start_new_thread
+from time import sleep
 from typing import TYPE_CHECKING
 
 from forkserve.log import log
+from forkserve.worker.state import HEAD, IDLE
 
 if TYPE_CHECKING:
     from forkserve.worker.loop import Loop
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # A request that takes longer than one to two periods is slow. Shorter periods cost more wake-ups under load: 200 a
 # second are about 0.3 % of one core.
 _PERIOD_S = 0.004
+_FEW = 3
 _QUIET_PERIODS = 25  # without a running request in sight: asleep again
 
 
@@ -32,9 +34,9 @@ class Attendant:
     def __init__(self, loop: "Loop") -> None:
         self._loop = loop
         # Not by threading: that would cost 2 ms of start and show apps a thread that is none of theirs.
-        self._bell = _thread.allocate_lock()
+        self._bell = allocate_lock()
         self._bell.acquire()
-        self._at_work = _thread.RLock()  # a signal handler of the app may fork while the loop waits here
+        self._at_work = RLock()  # a signal handler of the app may fork while the loop waits here
         # What the app forks must not hold a connection that is just leaving, nor begin without a garbage collector.
         os.register_at_fork(
             before=self._at_work.acquire,
@@ -49,7 +51,7 @@ class Attendant:
         self.asleep = False
         if not self._began:
             try:
-                _thread.start_new_thread(self._run, ())
+                start_new_thread(self._run, ())
             except RuntimeError:  # no room for a thread: the loop rings again in a second
                 log.info("no thread for the attendant; connections are not passed on for now")
                 return
@@ -76,7 +78,7 @@ class Attendant:
                     self._watch()
                 except Exception as error:
                     log.exception("attendant failed; connections are not passed on for now", error)
-                    time.sleep(1)
+                    sleep(1)
                 self.asleep = True
                 if self._is_needed():
                     self.asleep = False
@@ -89,7 +91,7 @@ class Attendant:
         loop = self._loop
         quiet = last = 0
         while quiet < _QUIET_PERIODS:
-            time.sleep(_PERIOD_S)
+            sleep(_PERIOD_S)
             quiet += 1
             if self._is_needed():
                 quiet = 0
@@ -97,6 +99,19 @@ class Attendant:
                 if number == last:
                     self._relieve(number)
                 last = number
+
+    def _pass_on_ready(self) -> None:
+        """Give away what became readable while the app runs."""
+        loop = self._loop
+        misses = 0
+        for fd, _ in loop.epoll.poll(0):
+            connection = loop.connections.get(fd)
+            if connection is None:
+                loop.pass_on_newcomer(fd)
+            elif connection.state is IDLE or connection.state is HEAD:
+                misses += not connection.pass_on()
+                if misses > _FEW:
+                    return  # the queue is full, it seems: they will be looked at again
 
     def _relieve(self, number: int) -> None:
         loop = self._loop
@@ -106,7 +121,7 @@ class Attendant:
             gc.disable()  # or the app's garbage could be finalized in a thread that the app does not know
             try:
                 if loop.running is not None and loop.requests == number:
-                    loop.pass_on_ready()
+                    self._pass_on_ready()
             finally:
                 loop.attended = False
                 if collects:

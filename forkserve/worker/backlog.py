@@ -4,9 +4,9 @@ So a slow reader costs memory and then disk, never the worker. Two threads may w
 whoever touches it holds its ``lock``. Knows no state of a connection.
 """
 
-import _thread
 import errno
 import os
+from _thread import RLock
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -70,7 +70,7 @@ class Backlog:
     )  # fmt: skip
 
     def __init__(self, spool: Spool, limit: int) -> None:
-        self.lock = _thread.RLock()  # a signal handler may come amid what holds it
+        self.lock = RLock()  # a signal handler may come amid what holds it
         self.is_watched = False  # by the flusher
         self.error: OSError | None = None  # the client has left, or takes nothing: nothing more is kept
         self.try_at = 0.0  # before that moment the client takes nothing more, as far as we know

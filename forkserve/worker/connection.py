@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from forkserve.log import log
 from forkserve.protocol.types import FORWARDED, KEEP_ALIVE, Environ, Refused
 from forkserve.unix.scoreboard import DEADLINE
+from forkserve.worker.door import apply_forwarded
 from forkserve.worker.inlet import Inlet
 from forkserve.worker.lines import Unlogged, note_later, note_now, note_refusal
 from forkserve.worker.outlet import NOW, peer_name
@@ -48,6 +49,8 @@ class Connection(Inlet):
 
     def __init__(self, loop: "Loop", fd: int, family: int, peer: object, door: "Door", template: Environ) -> None:
         sock = door.socket(family, _socket.SOCK_STREAM, 0, fd)
+        if sock.timeout is not None:  # socket.setdefaulttimeout() of the app: it would have our calls wait
+            sock.settimeout(None)
         self.sock = sock
         if door.holds:
             self._held = cast("HoldingSocket", sock)
@@ -71,13 +74,13 @@ class Connection(Inlet):
         self.state = IDLE
         self.deadline = monotonic() + loop.header_timeout_s
         if transport is None:
-            loop.readers[self.fd] = self.on_readable
+            loop.read_with(self, self.on_readable)
             return
         self._recv = transport.recv
         self._send = transport.send
         self._tls = transport
         self.stays = self.stays and not loop.is_retiring
-        loop.readers[self.fd] = self.on_readable_tls
+        loop.read_with(self, self.on_readable_tls)
 
     # driven by the loop
 
@@ -189,6 +192,8 @@ class Connection(Inlet):
         self.state = IDLE
         self.deadline = monotonic() + self._loop.keepalive_s
         if self._decoder.ready:
+            if self._loop.requests >= self._loop.near_requests and not self._loop.goes_on(self):
+                return
             self._serve()
             if self.state is not IDLE or self.fd < 0:
                 return
@@ -286,7 +291,7 @@ class Connection(Inlet):
         attendant = loop.attendant
         ready = self._decoder.ready
         self.fresh = False
-        while ready:
+        while True:
             request = ready.pop(0)
             environ, line, flags = request
             self.state = RUNNING
@@ -296,7 +301,7 @@ class Connection(Inlet):
             loop.requests += 1
             loop.begin(now + loop.timeout_s, now, loop.requests, line)
             if flags & FORWARDED:
-                loop.apply_forwarded(environ, self._door.forwarders.trust)
+                apply_forwarded(environ, self._door.forwarders.trust)
             response = self.response_kind()
             response.request = request
             response.out = self
@@ -307,8 +312,8 @@ class Connection(Inlet):
             respond(loop.app, environ, response)
             loop.running = None
             loop.deadline[DEADLINE] = 0.0
-            if loop.attended:
-                loop.await_attendant()
+            if loop.attended and attendant is not None:
+                attendant.await_end()
             waits = self._backlog is not None
             if loop.access is not None:
                 if waits or self.unsent:
@@ -317,6 +322,10 @@ class Connection(Inlet):
                     loop.access.note(environ, response, monotonic() - now)
             if waits or not response.keep_alive:
                 self._after(response, flags, waits)
+                return
+            if not ready:
+                break
+            if loop.requests >= loop.near_requests and not loop.goes_on(self):
                 return
         self.state = IDLE
         self.deadline = monotonic() + loop.keepalive_s

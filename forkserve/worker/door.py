@@ -39,6 +39,13 @@ def kind_of_door(listener: Listener) -> "type[Door]":
     return GatewayDoor
 
 
+def apply_forwarded(environ: Environ, trust: "Trust") -> None:
+    """Let the believed proxy's words replace what the connection says of the client."""
+    from forkserve.wsgi.forwarded import apply  # lazy: ipaddress is 3 ms of a start
+
+    apply(environ, trust)
+
+
 class Trusted:
     """A list of peers as the settings have it; its library is loaded only for a peer that is not spelled out in it."""
 

@@ -6,8 +6,8 @@ only how it begins.
 
 import errno
 import os
-import select
 from collections.abc import Callable, Sequence
+from select import EPOLLEXCLUSIVE, EPOLLIN, POLLIN, poll
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -29,13 +29,15 @@ if TYPE_CHECKING:
     from forkserve.worker.loop import Loop
 
 _FEW = 16
+_FEW_ASKED = 4  # whoever has sent a request is served at once
+_SAY_AGAIN_S = 60.0
 _UNSEEN_S = 0.25
 _SILENT_S = 1.0
 _TURNS_ALONE = 8
 # Nothing is wrong with the listener itself: the process, the machine or the peer lacks something for a moment.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 EXHAUSTED_PAUSE_S = 0.5
-_ACCEPT = select.EPOLLIN | select.EPOLLEXCLUSIVE
+_ACCEPT = EPOLLIN | EPOLLEXCLUSIVE
 _NEVER = float("inf")
 
 
@@ -78,7 +80,7 @@ class Entrance:
         self._most_turns = 1 if settings.workers > 1 else _TURNS_ALONE
         self._turns = 1
         self.open_again_at = _NEVER  # not before the master says Serve
-        self._said_at = -_NEVER
+        self._said_at = self._full_said_at = -_NEVER
 
     def open(self) -> None:
         """Take newcomers from now on."""
@@ -102,6 +104,12 @@ class Entrance:
             self.is_open = False
             if not exhausted:
                 self._take_queued()
+
+    def leave_to_siblings(self) -> None:
+        """Take nobody any more, though the kernel may have woken us alone for who waits: the others are told."""
+        if self.is_open:
+            self.close(exhausted=True)
+            self._channel.send(UP.encode(Stuck()))
 
     def rest(self) -> None:
         """Leave newcomers to the siblings, until there is a thread for them. Not between the events of one wake-up: it
@@ -153,7 +161,7 @@ class Entrance:
         self._wake()
         for fd in self.fds - self._asleep:
             if self.is_open:
-                self.on_readable(fd)
+                self._loop.readers[fd]()
 
     def pass_on(self, fd: int) -> None:
         """Give who waits at this door to the siblings: only we were woken, and we run a request. In the attendant's
@@ -216,7 +224,7 @@ class Entrance:
         if not is_taken:
             return False
         if len(loop.connections) >= self._most_connections and not self._make_room():
-            self.close()
+            self.close(exhausted=self._most_turns > 1)  # alone: whoever waits can wait for us
         return True
 
     def _opening(self, connection: Connection, door: Door, template: Environ) -> Callable[[], None]:
@@ -268,26 +276,51 @@ class Entrance:
         return alike
 
     def _make_room(self) -> bool:
-        """Close a connection that keeps nobody busy; False if all are at work.
+        """Close a connection that keeps nobody busy; False if the newcomer must wait.
 
-        The one that has waited longest for its request; else, of those that dawdle with a body or a response, the one
-        that has been silent longest. Who makes progress is left alone.
+        First those between two requests, the one that has waited longest before the others; then those that wait for
+        their first one; then those that dawdle with a body or a response. Each is read once more before, since a
+        request may have come. Who was active just now is asked to leave with its next response.
         """
         loop = self._loop
-        connections = loop.connections.values()
         now = monotonic()
-        waiting = [c for c in connections if (c.state is IDLE or c.state is HEAD) and not c.waits]
+        self._complain(now)
+        waiting = [c for c in loop.connections.values() if (c.state is IDLE or c.state is HEAD) and not c.waits]
         # Who came just now has perhaps sent all of it, and we have not looked yet.
         ripe = [c for c in waiting if self._waits_since(c) < now - _UNSEEN_S]
-        if ripe:
-            min(ripe, key=self._waits_since).close()
-        elif dawdling := [c for c in connections if self._dawdles(c, now)]:
+        ripe.sort(key=lambda c: (c.fresh or c.state is HEAD, self._waits_since(c)))
+        for connection in ripe[:_FEW_ASKED]:
+            if connection.fd >= 0 and self._close_if_silent(connection):
+                return True
+        dawdling = [c for c in loop.connections.values() if self._dawdles(c, now)]
+        if dawdling:
             min(dawdling, key=lambda connection: connection.deadline).close()
-        elif len(waiting) > 1:  # one is the newcomer itself
-            min(waiting, key=self._waits_since).close()
-        else:
-            return False
-        return True
+        elif self._somebody_waits():
+            asked = next((c for c in sorted(waiting, key=self._waits_since) if c.stays), None)
+            if asked is not None:
+                asked.stays = False
+        return len(loop.connections) < self._most_connections
+
+    def _close_if_silent(self, connection: Connection) -> bool:
+        """Read once more, and close a connection if nothing has come; whether it is gone."""
+        deadline = connection.deadline
+        connection.stays = False
+        self._loop.readers[connection.fd]()
+        if connection.fd >= 0 and connection.state in (IDLE, HEAD) and connection.deadline == deadline:
+            connection.close()
+        return connection.fd < 0
+
+    def _somebody_waits(self) -> bool:
+        waiting = poll()
+        for fd in self.fds:
+            waiting.register(fd, POLLIN)
+        return bool(waiting.poll(0))
+
+    def _complain(self, now: float) -> None:
+        """Say that the table is full; once a minute."""
+        if now - self._full_said_at > _SAY_AGAIN_S:
+            self._full_said_at = now
+            log.warning("worker_connections is reached; idle clients make room", limit=self._most_connections)
 
     def _dawdles(self, connection: Connection, now: float) -> bool:
         """Whether its client holds us up amid a body or a response."""

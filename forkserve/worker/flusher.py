@@ -8,10 +8,10 @@ Whoever calls here holds the backlog's lock, and so does the flusher while it wr
 it is its connection's and not empty.
 """
 
-import _thread
 import gc
 import os
 import signal
+from _thread import RLock, allocate_lock, start_new_thread
 from select import EPOLLOUT, epoll
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
@@ -32,10 +32,10 @@ class Flusher:
         self._send_timeout_s = send_timeout_s
         self._watched: dict[int, tuple[Outlet, Backlog]] = {}
         self._epoll: epoll | None = None  # made with the thread
-        self._bell = _thread.allocate_lock()
+        self._bell = allocate_lock()
         self._bell.acquire()
-        self._start = _thread.allocate_lock()  # of the thread, and to ring
-        self._at_work = _thread.RLock()
+        self._start = allocate_lock()  # of the thread, and to ring
+        self._at_work = RLock()
 
     def watch(self, out: "Outlet", backlog: Backlog) -> None:
         """Write this backlog from now on, whenever its client takes something."""
@@ -63,7 +63,7 @@ class Flusher:
             self._epoll.close()
             self._epoll = None
         self._watched.clear()
-        self._start = _thread.allocate_lock()
+        self._start = allocate_lock()
 
     def _is_running(self) -> bool:
         """Start the thread, if it has not been; False: there is no room for one, the app's own pieces must do."""
@@ -77,7 +77,7 @@ class Flusher:
                     log.info("no flusher; what is kept waits for the app", cause=error.strerror)
                     return False
                 try:
-                    _thread.start_new_thread(self._run, (waiting,))
+                    start_new_thread(self._run, (waiting,))
                 except RuntimeError as error:
                     waiting.close()
                     log.info("no flusher; what is kept waits for the app", cause=error)

@@ -17,11 +17,11 @@ class HoldingSocket(_socket.socket):
     """Such a socket. A client that speaks HTTP/1.1 frees it of all this with its first request."""
 
     _held = 0  # bytes that were given to the caller and are still in the queue: 0 or 1
-    _is_free = False
+    is_free = False
 
     def recv(self, nbytes: int, flags: int = 0) -> bytes:
         """Read once; see recv(2)."""
-        if self._is_free:
+        if self.is_free:
             return _socket.socket.recv(self, nbytes, flags)
         held = self._held
         data = _socket.socket.recv(self, nbytes + held, flags | _PEEK)
@@ -30,13 +30,13 @@ class HoldingSocket(_socket.socket):
                 return b""
             self.release()
             return self.recv(nbytes, flags)
-        self._is_free = _NEW_HTTP in data
+        self.is_free = _NEW_HTTP in data
         self._consume(len(data))
         return data[held:]
 
     def recv_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> int:  # type: ignore[override]
         """Read once into a buffer; see recv(2)."""
-        if self._is_free:
+        if self.is_free:
             return _socket.socket.recv_into(self, buffer, nbytes, flags)
         held = self._held
         view = memoryview(buffer)[: nbytes or len(buffer)]
@@ -57,7 +57,7 @@ class HoldingSocket(_socket.socket):
 
     def _consume(self, count: int) -> None:
         """Take all but the last of ``count`` bytes that were looked at; of a free socket the last one too."""
-        self._held = 0 if self._is_free else 1
+        self._held = 0 if self.is_free else 1
         left = count - self._held
         while left:
             left -= len(_socket.socket.recv(self, left, _NOW))

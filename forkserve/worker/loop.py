@@ -4,12 +4,11 @@ Orders of the master are met between requests, never inside one. Runs in a worke
 call it.
 """
 
-import select
 import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
-from select import EPOLLIN
+from select import EPOLLIN, epoll
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -18,18 +17,21 @@ from forkserve.config.settings import Settings
 from forkserve.log import log, one_line
 from forkserve.net.listener import Listener
 from forkserve.protocol.types import READ_BYTES
+from forkserve.unix.borrowed import Borrowed
 from forkserve.unix.channel import Channel
 from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Look, Reopen, Retiring, Serve, Tired
 from forkserve.unix.relay import Relay
 from forkserve.unix.scoreboard import BEGAN, DEADLINE, Row
 from forkserve.unix.signals import Wakeup
+from forkserve.worker import logs
 from forkserve.worker.attendant import Attendant
 from forkserve.worker.connection import Connection
 from forkserve.worker.entrance import EXHAUSTED_PAUSE_S, Entrance
 from forkserve.worker.fatigue import Fatigue
 from forkserve.worker.flusher import Flusher
 from forkserve.worker.room import Room
-from forkserve.worker.state import HEAD, IDLE, WRITING
+from forkserve.worker.state import IDLE, WRITING
+from forkserve.worker.thrift import Thrift
 from forkserve.wsgi.app import App
 from forkserve.wsgi.out import PeerGone
 from forkserve.wsgi.response import Response, clock
@@ -37,12 +39,9 @@ from forkserve.wsgi.response import Response, clock
 if TYPE_CHECKING:
     import ssl
 
-    from forkserve.net.trust import Trust
-    from forkserve.protocol.types import Environ
 
 _SWEEP_S = 1.0
 _SHOW_S = 1.0
-_FEW = 3
 # Ends of overdue connections in one round: slow clients that came together are overdue together, and 2,000 refusals at
 # one go would hold up everybody else for 200 ms.
 _MOST_OVERDUE = 50
@@ -101,15 +100,20 @@ class Loop:
         self.spool_limit = settings.limit_response_spool
         self.spool = spool
         self.flusher = Flusher(self.send_timeout_s)
-        self.epoll = select.epoll()
+        self.epoll = epoll()
         self.poll: Callable[[float | None, int], list[tuple[int, int]]] = self.epoll.poll
         self.is_retiring = False
         self.relay = relay if settings.relay else None  # what an older generation has put there is taken all the same
         self.attendant = None if self.relay is None else Attendant(self)
         self._entrance = Entrance(self, settings, listeners, relay, channel, context, generation=generation, slot=slot)
+        self.pass_on_newcomer = self._entrance.pass_on
         self._channel = channel
         self._wakeup = wakeup
-        self._fatigue = Fatigue(settings)
+        self._borrowed = Borrowed(wakeup, lambda: self.running is not None, logs.tell_raised)
+        self._looked_requests = 0  # how many had begun when the signals were looked at
+        self.fatigue = Fatigue(settings)
+        self.near_requests = self.fatigue.near_requests
+        self.thrift: Thrift | None = None  # near `max_requests`
         self._draining = False
         self._title = title
         self._busy_shown = False
@@ -124,12 +128,13 @@ class Loop:
 
     def run(self) -> None:
         """Serve from the master's word on, until told to leave and everything begun is finished."""
+        self._borrowed.take_back()
         for fd in self._special:
             self.epoll.register(fd, EPOLLIN)
         connections = self.connections
         readers = self.readers
         poll = self.poll
-        access, fatigue, entrance = self.access, self._fatigue, self._entrance
+        access, fatigue, entrance = self.access, self.fatigue, self._entrance
         is_mortal = fatigue.is_mortal
         doors = entrance.fds
         unwritten = () if access is None else access.lines
@@ -141,7 +146,10 @@ class Loop:
                 if access is not None:
                     access.flush()
                 is_plain = connections or (entrance.is_open and not is_mortal)  # nothing to reckon with: 0.3 us
-                wait_s = (self._wait_s if connections else None) if is_plain else self._patience_s()
+                if is_plain:
+                    wait_s = self._wait_s if connections or self.requests != self._looked_requests else None
+                else:
+                    wait_s = self._patience_s()
                 batch = poll(wait_s, _MOST_EVENTS)
             # Who is new comes last, so that nobody is let in behind a request that keeps the interpreter lock. But the
             # kernel has told us alone: the attendant must know.
@@ -173,8 +181,24 @@ class Loop:
         """Begin to look after a connection."""
         fd = connection.fd
         self.connections[fd] = connection
-        self.readers[fd] = connection.on_readable
+        thrift, reader = self.thrift, connection.on_readable
+        self.readers[fd] = reader if thrift is None else thrift.reader_for(connection, reader)
         self.epoll.register(fd, EPOLLIN)
+
+    def read_with(self, connection: Connection, reader: Callable[[], None]) -> None:
+        """Call ``reader`` from now on when a connection is readable."""
+        thrift = self.thrift
+        self.readers[connection.fd] = reader if thrift is None else thrift.reader_for(connection, reader)
+
+    def goes_on(self, connection: Connection) -> bool:
+        """Whether the next request of a pipeline may begin, near `max_requests`; else its connection ends."""
+        self._be_thrifty()
+        return self.thrift is None or self.thrift.goes_on(connection)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every thread has a request."""
+        return False
 
     def extend_deadline(self, seconds: float) -> None:
         """Let the running request take ``seconds`` more from now on: ``environ["forkserve.extend_deadline"](60)``."""
@@ -219,31 +243,6 @@ class Loop:
                 self.access.note(response.request[0], response, monotonic() - self.deadline[BEGAN])
         return True
 
-    def apply_forwarded(self, environ: "Environ", trust: "Trust") -> None:
-        """Let the believed proxy's words replace what the connection says of the client."""
-        from forkserve.wsgi.forwarded import apply  # lazy: ipaddress is 3 ms of a start
-
-        apply(environ, trust)
-
-    # the attendant
-
-    def pass_on_ready(self) -> None:
-        """Give away what became readable while the app runs. In the attendant's thread."""
-        misses = 0
-        for fd, _ in self.epoll.poll(0):
-            connection = self.connections.get(fd)
-            if connection is None:
-                self._entrance.pass_on(fd)
-            elif connection.state is IDLE or connection.state is HEAD:
-                misses += not connection.pass_on()
-                if misses > _FEW:
-                    return  # the queue is full, it seems: they will be looked at again
-
-    def await_attendant(self) -> None:
-        """Wait until the attendant has let go of the connections."""
-        assert self.attendant is not None
-        self.attendant.await_end()
-
     # the end
 
     def leave(self, reason: str) -> None:
@@ -262,7 +261,11 @@ class Loop:
         self._draining = drain
         self._show("retiring")
         self._sweep_at = now = monotonic()
-        if not drain:
+        if self.thrift is not None and drain:
+            self.thrift.lift()
+        elif self.thrift is not None:
+            self._entrance.leave_to_siblings()
+        elif not drain:
             self._entrance.close()
         if drain or self.relay is None:
             self.keep_alive = False
@@ -310,11 +313,13 @@ class Loop:
         """How long epoll may wait without connections: for ever, or until the door is opened again or we are old."""
         if not self._entrance.is_open and not self.is_retiring:
             return EXHAUSTED_PAUSE_S
-        left_s = self._fatigue.until - monotonic()
+        left_s = self.fatigue.until - monotonic()
+        if self.requests != self._looked_requests:
+            left_s = min(left_s, _SWEEP_S)
         return None if left_s == _NEVER else min(max(0.0, left_s), _LONGEST_WAIT_S)
 
     def _look_at_clock(self, now: float) -> None:
-        if now >= self._fatigue.until:
+        if now >= self.fatigue.until:
             self._check_fatigue()
         if self.is_retiring and not self._draining:
             self._pass_on_waiting()
@@ -327,18 +332,24 @@ class Loop:
             if self.attendant is not None:
                 self.attendant.try_again()
             self.spool.look()
+            self._borrowed.take_back()
+            self._looked_requests = self.requests
             for connection in overdue[:_MOST_OVERDUE]:
                 if connection.fd >= 0:  # else it was passed on, while one before it ran a request that had arrived
                     connection.on_overdue()
-        if (
-            not self._entrance.is_open
-            and (self._draining or not self.is_retiring)
-            and self._entrance.may_open(now)
-        ):  # fmt: skip
-            self._entrance.open()
+        if not self._entrance.is_open and (self._draining or not self.is_retiring):
+            if self.thrift is not None:
+                self.thrift.look(now, 3 * self.fatigue.boot_s)
+            if (self.thrift is None or self.thrift.has_room()) and self._entrance.may_open(now):
+                self._entrance.open()
+
+    def _be_thrifty(self) -> None:
+        if self.requests >= self.near_requests and self.thrift is None and not self._draining:
+            self.thrift = Thrift(self, self._entrance, self.fatigue.most_requests)
 
     def _check_fatigue(self) -> None:
-        if (reason := self._fatigue.check(self.requests, monotonic())) and not self.is_retiring:
+        self._be_thrifty()
+        if (reason := self.fatigue.check(self.requests, monotonic())) and not self.is_retiring:
             self._channel.send(UP.encode(Tired(reason)))
 
     def _show(self, what: str) -> None:
@@ -364,7 +375,8 @@ class Loop:
             match DOWN.decode(raw):
                 case Serve():
                     self._entrance.open_again_at = 0.0  # the door is opened at the end of this round
-                    self._fatigue.begin(monotonic())
+                    self.fatigue.begin(monotonic())
+                    self._be_thrifty()
                 case Look():
                     self._entrance.look()
                 case Leave(drain=drain):
@@ -372,7 +384,7 @@ class Loop:
                 case Hurry():
                     self.hurry()
                 case Reopen():
-                    self._reopen_logs()
+                    logs.reopen(self.access)
                 case None:
                     log.warning("unknown order from the master", bytes=len(raw))
         if self._channel.closed:
@@ -385,15 +397,4 @@ class Loop:
             if number == signal.SIGTERM:
                 self.leave("SIGTERM")
             elif number == signal.SIGUSR1:
-                self._reopen_logs()
-
-    def _reopen_logs(self) -> None:
-        files = [log.file]
-        if self.access is not None:
-            self.access.flush()
-            files.append(self.access.file)
-        for file in files:
-            try:
-                file.reopen()
-            except OSError as error:
-                log.error("log could not be reopened; the old file stays in use", path=file.path, cause=error.strerror)
+                logs.reopen(self.access)

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from types import FrameType
 
 from forkserve.accesslog import AccessLog
@@ -32,11 +33,13 @@ _LOG_PATIENCE_MS = 100
 
 def work(birth: Birth) -> int:
     """Boot, say READY, serve, and return the exit code."""
+    began = monotonic()
     log.file.patience_ms = _LOG_PATIENCE_MS
     show = partial(set_title, f"worker {birth.slot}", birth.generation)
     show("booting")
     wakeup = signals.Wakeup(signals.WORKER)
     signals.disregard(signals.WORKER_IGNORES)
+    wakeup.remember()
     _arm_dump()
     forks = Forks(birth, wakeup)
     signals.restore(set())
@@ -44,10 +47,11 @@ def work(birth: Birth) -> int:
     descriptors.allow(descriptors.needed(settings.worker_connections, settings.threads, len(birth.listeners)))
     birth.lifeline.watch(settings.graceful_timeout, log.file.fd, _ask_for_stacks)  # imports and exit handlers hang too
     try:
+        kind = _kind_of_loop(birth)  # before the app is imported, which may patch what ours would bind
         # Before the app's folder becomes ours: its path is the master's.
         access = forks.access = _open_access_log(settings)
-        app = with_files(load_app(settings.app, settings.chdir), settings)
-        loop = forks.loop = _make_loop(birth, app, wakeup, access, show)
+        app = with_files(load_app(settings.app, settings.chdir, settings.threads), settings)
+        loop = forks.loop = _make_loop(kind, birth, app, wakeup, access, show)
     except BaseException as error:  # the app's import may raise anything
         return _say_boot_failure(birth, error) if forks.is_worker else end_fork(error)
     if not forks.is_worker:
@@ -56,6 +60,7 @@ def work(birth: Birth) -> int:
     gc.collect()
     gc.freeze()  # what booting made is not looked at again, and stays shared with nobody's garbage
     loop.have(settings.threads, birth.row)
+    loop.fatigue.boot_s = monotonic() - began
     try:
         if birth.channel.send(UP.encode(Ready())):  # else the master has died meanwhile
             show("idle")
@@ -78,14 +83,23 @@ def _open_access_log(settings: Settings) -> AccessLog | None:
     return access
 
 
-def _make_loop(
-    birth: Birth, app: App, wakeup: signals.Wakeup, access: AccessLog | None, show: Callable[[str], None]
-) -> Loop:
-    kind = Loop
+def _kind_of_loop(birth: Birth) -> type[Loop]:
+    """Return the loop that the settings ask for. (What else is imported late binds nothing that can be patched.)"""
     if birth.settings.threads > 1:
         from forkserve.worker.threaded import ThreadedLoop  # lazy: threading is 2 ms of a start
 
-        kind = ThreadedLoop
+        return ThreadedLoop
+    return Loop
+
+
+def _make_loop(
+    kind: type[Loop],
+    birth: Birth,
+    app: App,
+    wakeup: signals.Wakeup,
+    access: AccessLog | None,
+    show: Callable[[str], None],
+) -> Loop:
     return kind(
         app, birth.settings, birth.listeners, birth.channel, wakeup, birth.row, birth.relay, birth.context,
         generation=birth.generation, slot=birth.slot, access=access, title=show,

@@ -5,8 +5,7 @@ connection begin to read requests.
 """
 
 import _socket
-import select
-import socket
+from select import EPOLLIN, EPOLLOUT
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -42,8 +41,8 @@ class Opening:
         self._reader = None if not door.proxy_mode else _reader(door.proxy_mode)
         self._transport: TlsTransport | None = None
         self._rest = b""  # of what came with the PROXY header
-        self._waits_for = select.EPOLLIN
-        self._has_port = door.family != socket.AF_UNIX
+        self._waits_for = EPOLLIN
+        self._has_port = door.family != _socket.AF_UNIX
         connection.state = OPENING
         connection.deadline = monotonic() + loop.handshake_timeout_s
 
@@ -103,7 +102,7 @@ class Opening:
             step = transport.handshake()
         except HandshakeFailed as error:
             log.info("no TLS", reason=str(error), peer=peer_name(connection.peer))
-            self._wait_for(select.EPOLLIN)
+            self._wait_for(EPOLLIN)
             connection.begin(self._template, transport)  # to nothing but its end
             connection.linger()
             return False
@@ -111,9 +110,9 @@ class Opening:
             self._template |= transport.environ()
             self._template["wsgi.url_scheme"] = "https"
             self._spell_port()
-            self._wait_for(select.EPOLLIN)
+            self._wait_for(EPOLLIN)
             return True
-        self._wait_for(select.EPOLLIN if step == "read" else select.EPOLLOUT)
+        self._wait_for(EPOLLIN if step == "read" else EPOLLOUT)
         return False
 
     def _spell_port(self) -> None:

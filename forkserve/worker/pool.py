@@ -6,9 +6,11 @@ what the app starts from a thread would inherit the mask, so that its terminate(
 """
 
 import os
-import threading
+from _thread import allocate_lock
 from collections.abc import Callable
+from os import eventfd_read, eventfd_write
 from queue import Empty, SimpleQueue
+from threading import Thread, current_thread, get_native_id
 from typing import Generic, TypeVar
 
 from forkserve.errors import ExitCode
@@ -28,7 +30,7 @@ class Pool(Generic[Job]):
         self._run = run
         self._taken = 0  # jobs that were put and have not come back
         self._work: SimpleQueue[Job] = SimpleQueue()
-        self._lock = threading.Lock()  # of the two below
+        self._lock = allocate_lock()  # of the two below
         self._done: list[Job] = []
         self._is_rung = False
 
@@ -38,6 +40,11 @@ class Pool(Generic[Job]):
         return not self._taken
 
     @property
+    def unfinished(self) -> int:
+        """How many jobs were put and have not finished."""
+        return self._taken - len(self._done)
+
+    @property
     def is_full(self) -> bool:
         """Whether a job that is put now must wait for a thread."""
         return self._taken >= self._threads
@@ -45,7 +52,7 @@ class Pool(Generic[Job]):
     def start(self) -> None:
         """Start the threads."""
         for number in range(1, self._threads + 1):
-            threading.Thread(target=self._work_on, name=f"forkserve-{number}", daemon=True).start()
+            Thread(target=self._work_on, name=f"forkserve-{number}", daemon=True).start()
 
     def put(self, job: Job) -> None:
         """Have a job run by the next free thread."""
@@ -55,7 +62,7 @@ class Pool(Generic[Job]):
     def take_done(self) -> list[Job]:
         """Take what has finished since the last time, in order."""
         try:
-            os.eventfd_read(self.fd)
+            eventfd_read(self.fd)
         except BlockingIOError:
             pass
         with self._lock:
@@ -76,14 +83,14 @@ class Pool(Generic[Job]):
 
     def wake(self) -> None:
         """Make ``fd`` readable. May be called from a signal handler, and by any thread."""
-        os.eventfd_write(self.fd, 1)
+        eventfd_write(self.fd, 1)
 
     def let_go(self) -> None:
         """Close this process's copy, in a child that the app has forked."""
         os.close(self.fd)
 
     def _work_on(self) -> None:
-        _name_thread(threading.current_thread().name)
+        _name_thread(current_thread().name)
         try:
             while True:
                 self._finish(self._run_next())
@@ -110,7 +117,7 @@ class Pool(Generic[Job]):
 def _name_thread(name: str) -> None:
     """Tell the kernel, for ps and top; CPython does so from 3.14 on. proc(5), /proc/PID/comm."""
     try:
-        with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w", encoding="ascii") as comm:
+        with open(f"/proc/self/task/{get_native_id()}/comm", "w", encoding="ascii") as comm:
             comm.write(name)
     except OSError:
         pass

@@ -4,7 +4,7 @@ The row has room for one request: the one that is overdue first, so that the mas
 it. The threads write the row by turns, under one lock.
 """
 
-import threading
+from _thread import allocate_lock
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -20,22 +20,22 @@ class Running(Generic[Task]):
 
     def __init__(self, row: Row) -> None:
         self.runs: dict[Run, Task] = {}
-        self.lock = threading.Lock()
+        self.lock = allocate_lock()
         self._row = row
         self._shown: Run | None = None
-        self._begun = 0
+        self.begun = 0  # ever
 
     def begin(self, run: "Run", task: Task) -> None:
         """A request begins. In its thread."""
         with self.lock:
             if run.began >= clock.until:
                 clock.refresh(run.began)
-            self._begun += 1
+            self.begun += 1
             self.runs[run] = task
             if self._shown is None or run.deadline < self._shown.deadline:
                 self._show(run)
             else:
-                self._row.ints[REQUESTS] = self._begun
+                self._row.ints[REQUESTS] = self.begun
 
     def end(self, run: "Run") -> None:
         """A request has ended. In its thread."""
@@ -55,7 +55,7 @@ class Running(Generic[Task]):
 
     def _show(self, run: "Run") -> None:
         self._shown = run
-        self._row.begin(run.deadline, run.began, self._begun, run.line)
+        self._row.begin(run.deadline, run.began, self.begun, run.line)
 
 
 class Run:

@@ -9,9 +9,8 @@ be slow, the siblings get who is ready by the relay; whom nobody can take waits 
 """
 
 import errno
-import select
 from collections import deque
-from select import EPOLLIN
+from select import EPOLLIN, POLLIN, poll
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,13 @@ from forkserve.protocol.types import FORWARDED, KEEP_ALIVE, Environ, Refused, Re
 from forkserve.unix.scoreboard import Row
 from forkserve.worker.backlog import Backlog
 from forkserve.worker.connection import Connection
+from forkserve.worker.door import apply_forwarded
 from forkserve.worker.ending import ending
 from forkserve.worker.lines import note_later, note_now, note_refusal
 from forkserve.worker.loop import STOP_PATIENCE_S, Loop
 from forkserve.worker.pool import Pool
 from forkserve.worker.running import Run, Running
+from forkserve.worker.stall import Stall
 from forkserve.worker.state import HEAD, IDLE, RUNNING, WRITING
 from forkserve.wsgi.out import FORKED
 from forkserve.wsgi.response import OVERDUE, Response, clock, plain_answer, respond
@@ -93,7 +94,9 @@ class ThreadedConnection(Connection):
         """Read at last; unless it was closed, passed on or read meanwhile."""
         self.waits = False
         if self.fd >= 0 and (self.state is IDLE or self.state is HEAD):
-            Connection.on_readable(self)
+            thrift = self._threads.thrift
+            if thrift is None or self.state is HEAD or thrift.admits(self):
+                Connection.on_readable(self)
 
     def on_readable_tls(self) -> None:
         """The same where TLS may hold bytes that epoll does not show."""
@@ -210,7 +213,7 @@ class ThreadedConnection(Connection):
         request = self._decoder.ready.pop(0)
         environ, line, flags = request
         if flags & FORWARDED:
-            self._threads.apply_forwarded(environ, self._door.forwarders.trust)
+            apply_forwarded(environ, self._door.forwarders.trust)
         self._threads.hand_over(Task(self, request), line)
 
 
@@ -231,11 +234,12 @@ class ThreadedLoop(Loop):
         self._threads = threads
         self._pool = Pool(threads, self._run)
         self._waiting = deque()
-        self._bell = select.poll()
-        self._bell.register(self._pool.fd, select.POLLIN)
+        self._bell = poll()
+        self._bell.register(self._pool.fd, POLLIN)
         self.poll = self._poll
         self._special[self._pool.fd] = self.readers[self._pool.fd] = self._on_done
         clock.refresh(monotonic())  # later it is by the threads, of which one may see what another has half done
+        self._stall = Stall(self._pool, self.running_now, row, threads, self.timeout_s)
         self._pool.start()
 
     def hand_over(self, task: Task, line: bytes) -> None:
@@ -310,6 +314,10 @@ class ThreadedLoop(Loop):
         respond(self.app, environ, response)
         self.running_now.end(run)
         task.took_s = monotonic() - now
+
+    def _look_at_clock(self, now: float) -> None:
+        Loop._look_at_clock(self, now)
+        self._stall.look(now)
 
     def _poll(self, timeout_s: float | None, most: int) -> list[tuple[int, int]]:
         """Wait for events; while all threads are newly at work, for one of them to be free."""

@@ -141,6 +141,7 @@ def test_time_for_a_head_is_for_all_of_it_however_it_comes() -> None:
 # A worker that is full
 
 ROOM = 20
+FULL_TABLE = ["worker_connections is reached"]
 
 
 def idle(server: Server) -> Client:
@@ -163,7 +164,9 @@ def silent(server: Server) -> Client:
 def test_a_worker_full_of_clients_that_wait_lets_an_honest_one_in(
     kind: Callable[[Server], Client], keepalive: int, header_timeout: int
 ) -> None:
-    with echoing(worker_connections=ROOM, keepalive=keepalive, header_timeout=header_timeout) as server:
+    with echoing(
+        expect=FULL_TABLE, worker_connections=ROOM, keepalive=keepalive, header_timeout=header_timeout
+    ) as server:
         [pid] = server.workers()
         clients = []
         try:
@@ -179,7 +182,7 @@ def test_a_worker_full_of_clients_that_wait_lets_an_honest_one_in(
 
 
 def test_who_has_waited_longest_makes_room() -> None:
-    with echoing(worker_connections=4, keepalive=60, header_timeout=60) as server:
+    with echoing(expect=FULL_TABLE, worker_connections=4, keepalive=60, header_timeout=60) as server:
         first, second, third = idle(server), idle(server), idle(server)
         fourth = idle(server)  # one too many: somebody had to leave
         try:
@@ -193,7 +196,7 @@ def test_who_has_waited_longest_makes_room() -> None:
 
 @pytest.mark.parametrize("kind", [Kind.BODY, Kind.READER])
 def test_a_worker_full_of_clients_that_stand_still_lets_an_honest_one_in(kind: Kind) -> None:
-    with Server(app=PAGES, worker_connections=ROOM, body_timeout=300, send_timeout=300) as server:
+    with Server(app=PAGES, expect=FULL_TABLE, worker_connections=ROOM, body_timeout=300, send_timeout=300) as server:
         [pid] = server.workers()
         with Crowd(server.port, {kind: ROOM}) as crowd:
             gather(crowd, pid, ROOM)
@@ -202,7 +205,7 @@ def test_a_worker_full_of_clients_that_stand_still_lets_an_honest_one_in(kind: K
 
 
 def test_a_worker_full_of_trickling_bodies_is_free_again_when_their_time_is_up() -> None:
-    with echoing(worker_connections=ROOM, body_timeout=1) as server:
+    with echoing(expect=FULL_TABLE, worker_connections=ROOM, body_timeout=1) as server:
         [pid] = server.workers()
         with Crowd(server.port, {Kind.BODY: ROOM}) as crowd:
             gather(crowd, pid, ROOM)
@@ -211,7 +214,7 @@ def test_a_worker_full_of_trickling_bodies_is_free_again_when_their_time_is_up()
 
 
 def test_a_worker_full_of_clients_that_do_not_read_is_free_again_when_their_time_is_up() -> None:
-    with Server(app=PAGES, worker_connections=ROOM, send_timeout=1) as server:
+    with Server(app=PAGES, expect=FULL_TABLE, worker_connections=ROOM, send_timeout=1) as server:
         [pid] = server.workers()
         with Crowd(server.port, {Kind.READER: ROOM}) as crowd:
             gather(crowd, pid, ROOM)
