@@ -151,8 +151,8 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     )  # fmt: skip
     max_requests_jitter: str = declare(
         "10%", Kind.SHARE, "Recycling",
-        "How many fewer requests than `max_requests` it may be, drawn for each worker, so that they are not all replaced"
-        " at once.", minimum=0,
+        "How many fewer requests than `max_requests` it may be, drawn for each worker, so that they are not all"
+        " replaced at once.", minimum=0,
     )  # fmt: skip
     max_worker_lifetime: float = declare(
         0.0, Kind.DURATION, "Recycling", "How long a worker serves before it is replaced. 0: no limit.", minimum=0,
