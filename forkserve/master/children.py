@@ -4,6 +4,7 @@ What they say and how they end comes back as events; whom to spawn, retire or ki
 """
 
 import mmap
+import os
 import select
 import signal
 import socket
@@ -36,7 +37,7 @@ from forkserve.unix.messages import (
 from forkserve.unix.orphan import Lifeline
 from forkserve.unix.relay import Relay
 from forkserve.unix.scoreboard import GENERATION, PID, SLOTS, Row, Scoreboard
-from forkserve.unix.surroundings import arrange
+from forkserve.unix.surroundings import arrange, enter
 
 
 class Child(Struct):
@@ -122,13 +123,18 @@ class Children:
         return ev.Forked(spawn.id)
 
     def _begin(self, birth: Birth, outfit: Outfit) -> int:
-        """In the child: become who it shall be, before anything of the user's runs."""
+        """In the child: go to the folder of its generation and become who it shall be, before the user's code."""
+        try:
+            if outfit.folder:
+                enter(outfit.folder, os.environ)
+        except OSError as error:
+            if not os.path.isabs(birth.settings.chdir):  # else nobody needs it
+                return _refuse(birth, f"the folder of this generation, {outfit.folder!r}: {error.strerror}")
         try:
             outfit.identity.take()
         except OSError as error:
-            line = f"user = {birth.settings.user!r}, group = {birth.settings.group!r}: refused: {error.strerror}"
-            birth.channel.send(UP.encode(boot_failure(line, "", ExitCode.FAILURE)))
-            return ExitCode.FAILURE
+            who = f"user = {birth.settings.user!r}, group = {birth.settings.group!r}"
+            return _refuse(birth, f"{who}: refused: {error.strerror}")
         arrange(birth.settings.env, birth.settings.pythonpath)
         return self._main(birth)
 
@@ -248,3 +254,9 @@ class Children:
         if fd is not None:
             del self._by_fd[fd]
             child.channel.close()  # epoll forgets it; the death itself is CHLD's to tell
+
+
+def _refuse(birth: Birth, line: str) -> int:
+    """In the child: say why it cannot be born."""
+    birth.channel.send(UP.encode(boot_failure(line, "", ExitCode.FAILURE)))
+    return ExitCode.FAILURE

@@ -40,6 +40,7 @@ class OldOutfit(Struct):
 
     settings: dict[str, Any]
     listeners: list[str]
+    folder: str = ""
 
 
 class OldChild(Struct):

@@ -14,7 +14,6 @@ from time import monotonic
 from typing import Any, assert_never
 
 from forkserve import __version__
-from forkserve.accesslog import check_format
 from forkserve.birth import ChildMain
 from forkserve.config.resolve import Resolved
 from forkserve.errors import ExitCode, ForkserveError
@@ -137,7 +136,7 @@ class Master:
         self._doors.resume(old.doors, self._notifier)
         for generation, known in old.outfits.items():
             settings = over.settings_from_plain(known.settings)
-            self._outfits[generation] = outfit.resume(settings, self._doors.named(known.listeners))
+            self._outfits[generation] = outfit.resume(settings, self._doors.named(known.listeners), known.folder)
         self._outfit = self._outfit_of(old.memory.generation)
         self._children = Children(self._epoll, self._child_main, old)
         self._fittings.resume(old, self._epoll, self._verbs.handle)
@@ -300,22 +299,14 @@ class Master:
     def _load_config(self) -> ev.Event:
         old = self._resolved.settings
         try:
-            resolved = self._resolved.reload()
-            new = resolved.settings
-            check_format(new.access_log_format)
-            with ExitStack() as undo:
-                readings.set_up_log(new)
-                undo.callback(readings.set_up_log, old)
-                change = self._change_fittings(resolved, undo)
-                self._outfit = readings.dress(resolved, self._doors, self._handed, self._outfit)
-                undo.pop_all()
+            self._resolved, self._outfit = readings.read_anew(
+                self._resolved, self._launch.folder, self._doors, self._handed, self._outfit, self._change_fittings
+            )
         except ForkserveError as error:
             return ev.ConfigRejected("; ".join(str(error).splitlines()))
         except outfit.HALF_DEPLOYED as error:  # this program, which is whole, serves on
             return ev.ConfigRejected(f"a part of forkserve that they need is broken on the disk: {error}")
-        change()
-        self._resolved = resolved
-        readings.tell_changes(old, new)
+        new = self._resolved.settings
         title.set_name(new.proc_name)
         self._shown = 0
         return ev.ConfigLoaded(readings.policy_of(new), resize=old.workers != new.workers)

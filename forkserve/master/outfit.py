@@ -26,6 +26,7 @@ class Outfit(Struct, frozen=True):
     listeners: tuple[Listener, ...]
     context: Any = None  # an ssl.SSLContext; None: the service speaks no TLS
     identity: Identity = Identity()
+    folder: str = ""  # where it stands at first, without links; empty: where the master does
     trouble: str = ""  # why nobody can be born with it any more
 
     @property
@@ -35,12 +36,12 @@ class Outfit(Struct, frozen=True):
         return descriptors.needed(settings.worker_connections, settings.threads, len(self.listeners))
 
 
-def resume(settings: Settings, listeners: tuple[Listener, ...]) -> Outfit:
+def resume(settings: Settings, listeners: tuple[Listener, ...], folder: str) -> Outfit:
     """Make the outfit of an old generation again, after an exec; what is missing by now is told to who needs it."""
     try:
-        return Outfit(settings, listeners, tls_context(settings, is_news=False), identity_of(settings))
+        return Outfit(settings, listeners, tls_context(settings, is_news=False), identity_of(settings), folder)
     except (ForkserveError, *HALF_DEPLOYED) as error:
-        return Outfit(settings, listeners, trouble=str(error))
+        return Outfit(settings, listeners, folder=folder, trouble=str(error))
 
 
 def identity_of(settings: Settings) -> Identity:

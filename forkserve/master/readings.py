@@ -1,7 +1,9 @@
 """What the master makes of settings: the mind's policy, the log, what a generation is born with. Runs in the master."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
+from forkserve.accesslog import check_format
 from forkserve.config.resolve import Resolved, diff
 from forkserve.config.settings import Settings
 from forkserve.config.values import parse_share
@@ -9,6 +11,7 @@ from forkserve.errors import SettingsError
 from forkserve.log import log
 from forkserve.master import events as ev
 from forkserve.master.doors import Doors
+from forkserve.master.folder import Standing, here
 from forkserve.master.outfit import Outfit, give_logs, identity_of, owner_of, tls_context
 from forkserve.net import address, inherit
 from forkserve.net.inherit import Handed
@@ -56,6 +59,36 @@ def wanted(resolved: Resolved, handed: Iterable[Handed]) -> tuple[address.Addres
     return inherit.choose([address.parse(text).speaking(protocol) for text in resolved.settings.bind], listening)
 
 
+def read_anew(
+    old: Resolved,
+    folder: str,
+    doors: Doors,
+    handed: Iterable[Handed],
+    before: Outfit,
+    change_fittings: Callable[[Resolved, ExitStack], Callable[[], None]],
+) -> tuple[Resolved, Outfit]:
+    """Read the settings again, from the folder as it is called, and make what the next generation is born with.
+
+    Raises ForkserveError and outfit.HALF_DEPLOYED, and then nothing has changed.
+    """
+    with Standing(folder) as standing, ExitStack() as undo:
+        undo.callback(standing.back)
+        standing.follow()
+        new = old.reload()
+        standing.need(new.settings.chdir)
+        check_format(new.settings.access_log_format)
+        set_up_log(new.settings)
+        undo.callback(set_up_log, old.settings)
+        undo.callback(standing.back)  # first: the old name of a log may begin where we stood
+        commit = change_fittings(new, undo)
+        made = dress(new, doors, handed, before)
+        undo.pop_all()
+        commit()
+        standing.tell()
+        tell_changes(old.settings, new.settings)
+    return new, made
+
+
 def dress(resolved: Resolved, doors: Doors, handed: Iterable[Handed], before: Outfit) -> Outfit:
     """Make what a generation is born with, after ``before``. Raises ForkserveError, and then no door has changed."""
     settings = resolved.settings
@@ -65,7 +98,7 @@ def dress(resolved: Resolved, doors: Doors, handed: Iterable[Handed], before: Ou
     listeners = doors.prepare(
         wanted(resolved, handed), settings.backlog, owner_of(settings), reuse_port=settings.reuse_port
     )
-    made = Outfit(settings, listeners, context, who)
+    made = Outfit(settings, listeners, context, who, folder=here())
     _tell_shortage(made, before)
     return made
 

@@ -52,6 +52,7 @@ def _outfits(outfits: Mapping[int, Outfit], doors: Doors) -> dict[int, over.OldO
         generation: over.OldOutfit(
             over.settings_to_plain(one.settings),
             [str(listener.address) for listener in one.listeners if not listener.stands_in],
+            one.folder,
         )
         for generation, one in outfits.items()
         if doors.have(listener for listener in one.listeners if not listener.stands_in)

@@ -16,6 +16,7 @@ from forkserve.errors import ForkserveError
 from forkserve.master import events as ev
 from forkserve.master import handover as over
 from forkserve.master import process
+from forkserve.master.folder import name_of
 from forkserve.master.handover import Handover
 from forkserve.typed import Struct
 from forkserve.unix import signals
@@ -41,7 +42,7 @@ class Launch(Struct, frozen=True):
         # Not argv[0]: what a shell found on its PATH, or a link to an interpreter, is spelled out here.
         argv = (sys.executable, *sys.orig_argv[1:])
         kept = {name: value for name, value in environ.items() if name not in (*_HANDED_IN, over.VARIABLE)}
-        return cls(sys.executable, argv, kept, _folder(environ.get("PWD", "")))
+        return cls(sys.executable, argv, kept, name_of(environ.get("PWD", "")))
 
     def become(self, word: str, fd: int, nonce: str, leave_out: tuple[str, ...] = ()) -> NoReturn:
         """Replace this process's image; ``fd`` holds the state. Raises OSError."""
@@ -139,13 +140,3 @@ def exec_target(launch: Launch, handover: Handover) -> None:
         for fd in (here, state):
             if fd >= 0:
                 os.close(fd)
-
-
-def _folder(named: str) -> str:
-    """Return the folder that we were started in; by the name that a shell has for it, if it has one with links."""
-    try:
-        if os.path.isabs(named) and os.path.samefile(named, "."):
-            return named
-        return os.getcwd()
-    except OSError:
-        return "."
