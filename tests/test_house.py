@@ -59,7 +59,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "master.readings": ("master", "net", "unix.descriptors", "config", "accesslog", "log", "errors"),
     "master.folder": ("log", "errors"),
     "master.lookout": ("master", "unix", "config.settings"),
-    "master.fittings": ("master", "unix.pidfile", "config.settings"),
+    "master.fittings": ("master", "unix.pidfile", "config.settings", "log", "errors"),
     "master.stock": ("master", "net.inherit", "config.resolve"),
     "master.loop": ("master", "unix", "net", "config", "accesslog", "birth", "log", "errors", "typed"),
     "master.process": ("unix.signals", "log", "errors", "typed"),

@@ -59,9 +59,13 @@ def place_of(where: str) -> Address:
 def listen(where: str) -> Listener:
     """Listen at ``where``, a path or "auto". Raises BindError."""
     try:
-        return bind_all([place_of(where)], _MOST_CONNECTIONS, Owner(mode=0o600))[0]
+        return _bind(place_of(where))
     except BindError as error:
         raise BindError(f"control_socket = {where!r}: {str(error).partition(': ')[2]}") from None
+
+
+def _bind(place: Address) -> Listener:
+    return bind_all([place], _MOST_CONNECTIONS, Owner(mode=0o600))[0]
 
 
 class Control:
@@ -122,6 +126,15 @@ class Control:
         self._listener.close(unlink=True)
         self._listener = listener
         self._epoll.register(listener.socket.fileno(), _ONCE)
+
+    def mend(self) -> bool:
+        """Make the file again where it is gone; returns whether it was. Raises BindError."""
+        if not self._listener.has_lost_path:
+            return False
+        listener = _bind(self._listener.place)
+        listener.address = self.address  # as the settings call it
+        self.move(listener)
+        return True
 
     def close(self) -> None:
         """Close everything, at the end of the service."""

@@ -17,7 +17,7 @@ from forkserve.master import handover as over
 from forkserve.net import address
 from forkserve.net.address import Address, Family
 from forkserve.net.inherit import name_in_store
-from forkserve.net.listener import ANYBODY, Listener, Owner, bind_all
+from forkserve.net.listener import ANYBODY, Listener, Owner, bind_all, refuse_foreign
 from forkserve.net.places import places_of, resolved_path, sharing_port, why
 from forkserve.unix.notify import Notifier
 from forkserve.unix.relay import Moved, Relay
@@ -39,6 +39,7 @@ class Doors:
 
     def __init__(self) -> None:
         self._open: dict[Address, list[Listener]] = {}  # as each generation that may live calls it, the newest last
+        self._cut_off: list[list[Listener]] = []  # whose file was gone and was made again, until the reload has ended
         self._stored: dict[Address, str] = {}  # the names of the copies that the service manager has
         self._notifier: Notifier | None = None
         self._backlog = 1
@@ -69,16 +70,21 @@ class Doors:
 
         A place that overlaps one which goes (0.0.0.0:80 and 127.0.0.1:80) is bound beside it and does not listen before
         the reload has ended; until then the old listener stands in for it, so that nobody waits at one that no worker
-        looks at.
+        looks at. A unix socket whose file is gone is bound again, and the old one stays until then too.
         """
         places = self._find(wanted)
         if not reuse_port:
             _refuse_overlaps({one: place for one, place in places.items() if place not in self._open}, places)
-        fresh = [one for one, place in places.items() if place not in self._open]
+        fresh = [one for one, place in places.items() if place not in self._open or self._is_cut_off(place)]
         beside = {one: self._beside(places[one]) for one in fresh}
         bound = bind_all(fresh, backlog, owner, reuse_port=reuse_port, beside=beside)
         for listener in bound:
             places[listener.address] = listener.place
+            old = self._open.get(listener.place)
+            if old:
+                self._cut_off.append(old)
+                self._unstore(listener.place)
+                log.warning("file of a unix socket was gone; made again", address=listener.name)
             self._open[listener.place] = [listener]
             if listener.listens:
                 log.info("listening", address=listener.name)
@@ -95,6 +101,7 @@ class Doors:
         Who is queued at one that stood in is passed on to the workers.
         """
         used = tuple(used)
+        self._settle_cut_off({id(one.socket) for one in used})
         kept = {one.place: one for one in used if not one.stands_in and one.is_open}
         heirs = {one.place: one.name for one in used if one.stands_in and one.is_open}
         began = [self._begin(place, one) for place, one in kept.items() if not one.listens]
@@ -107,6 +114,17 @@ class Doors:
         if began:
             workers.tell_all_to_look()
 
+    def _settle_cut_off(self, used: set[int]) -> None:
+        """Close who was cut off, or, where the generation that serves has it still, what was bound in its place."""
+        for called in self._cut_off:
+            place = called[0].place
+            if id(called[0].socket) in used:
+                self._close(place, "", None)
+                self._open[place] = called
+            else:
+                called[0].close(unlink=True)
+        self._cut_off = []
+
     def shut(self) -> None:
         """Let nobody new in; what is queued stays to be answered."""
         for place, (listener, *_) in self._open.items():
@@ -118,11 +136,13 @@ class Doors:
         for place, (listener, *_) in self._open.items():
             self._unstore(place)
             listener.close(unlink=True)
+        for listener, *_ in self._cut_off:
+            listener.close(unlink=True)
 
     @property
     def all(self) -> tuple[Listener, ...]:
         """Every open listener, by each name that it has for a generation that may live."""
-        return tuple(one for called in self._open.values() for one in called)
+        return tuple(one for called in (*self._open.values(), *self._cut_off) for one in called)
 
     def others(self, listeners: Iterable[Listener]) -> list[Callable[[], None]]:
         """Say what a child closes that is born with these."""
@@ -195,6 +215,18 @@ class Doors:
             raise BindError(f"bind = {str(wanted)!r}: {why(error)}") from None
         return next((place for place in places if place in known), places[0])
 
+    def _is_cut_off(self, place: Address) -> bool:
+        """Whether nobody can connect at this unix path any more, and it is free to be bound again."""
+        listener = self._open[place][-1]
+        if not listener.has_lost_path:
+            return False
+        try:
+            refuse_foreign(place.path)
+        except OSError as error:
+            log.warning("path of a unix socket was taken", address=listener.name, by=why(error))
+            return False
+        return True
+
     def _beside(self, place: Address) -> list[Listener]:
         """List what is open and overlaps this place."""
         return [called[-1] for other, called in self._open.items() if place.overlaps(other)]
@@ -243,13 +275,13 @@ class Doors:
         self._store(listener)
         return True
 
-    def _close(self, place: Address, heir: str, relay: Relay) -> None:
+    def _close(self, place: Address, heir: str, relay: Relay | None) -> None:
         """Close one; ``heir``: the name at whose door who is queued shall go on, if there is one."""
         self._unstore(place)
         old, *_ = self._open.pop(place)
         was_open = old.listens
         moved = {}
-        if heir:
+        if heir and relay is not None:
             old.shut()
             moved = {"passed_on": _pass_on(old, heir, relay)}
             old.end()  # the workers have copies

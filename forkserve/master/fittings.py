@@ -1,4 +1,5 @@
-"""The pidfile and the control socket: made at the start, kept over an exec, changed only by an upgrade.
+"""The pidfile and the control socket: made at the start, kept over an exec, changed only by an upgrade; made again at a
+reload where somebody has removed them.
 
 Runs in the master.
 """
@@ -10,6 +11,8 @@ from contextlib import ExitStack
 from functools import partial
 
 from forkserve.config.settings import Settings
+from forkserve.errors import BindError, PidfileError
+from forkserve.log import log
 from forkserve.master import control
 from forkserve.master.control import Control, Handler
 from forkserve.master.doors import listener_of
@@ -59,6 +62,23 @@ class Fittings:
             else:
                 steps.append(lambda: self._replace_control(Control(listener, epoll, handler) if listener else None))
         return lambda: _do(steps)
+
+    def mend(self) -> None:
+        """Make again what somebody has removed; what cannot be had is said, and no reason to reject a reload."""
+        if self.pidfile is not None and self.pidfile.is_lost:
+            path = self.pidfile.path
+            try:
+                self._replace_pidfile(Pidfile(path))
+                log.warning("pidfile was gone; made again", path=path)
+            except PidfileError as error:
+                log.error("pidfile is gone and cannot be made again", path=path, cause=str(error))
+        if self.control is not None:
+            where = str(self.control.address)
+            try:
+                if self.control.mend():
+                    log.warning("file of the control socket was gone; made again", address=where)
+            except BindError as error:
+                log.error("control socket is gone and cannot be made again", address=where, cause=str(error))
 
     def let_go(self) -> None:
         """Close this process's copies, as a new child does."""

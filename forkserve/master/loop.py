@@ -313,11 +313,12 @@ class Master:
 
     def _change_fittings(self, resolved: Resolved, undo: ExitStack) -> Callable[[], None]:
         if not self._may_change_fittings:
-            return lambda: None
+            return self._fittings.mend
         change = self._fittings.change(resolved.settings, self._epoll, self._verbs.handle, undo)
 
         def commit() -> None:
             change()
+            self._fittings.mend()
             self._may_change_fittings = False
 
         return commit

@@ -82,6 +82,17 @@ class Listener(Struct):
         """Whether clients can connect."""
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
 
+    @property
+    def has_lost_path(self) -> bool:
+        """Whether it is a unix socket of ours whose path leads to something else by now, or nowhere."""
+        if self.inode is None:
+            return False
+        try:
+            there = os.lstat(self.place.path)
+        except OSError:
+            return True
+        return (there.st_dev, there.st_ino) != self.inode
+
     def called(self, address: Address, *, stands_in: bool = False) -> "Listener":
         """Return the same socket under another address."""
         return Listener(address, self.socket, _name_of(address, self.socket), self.inode, self.path, stands_in)
@@ -208,7 +219,7 @@ def _listen(address: Address, sock: socket.socket, place: object, backlog: int) 
 
 def _bind_unix(address: Address, backlog: int, owner: Owner) -> Listener:
     path = address.path
-    _refuse_foreign(path)
+    refuse_foreign(path)
     folder, name = os.path.split(path)
     # Clients find either the old socket or the new one that already listens, never a gap.
     temporary = os.path.join(folder, f".{name[:60]}.{os.getpid()}")
@@ -244,8 +255,8 @@ def _bind_path(sock: socket.socket, path: str) -> None:
         os.close(fd)
 
 
-def _refuse_foreign(path: str) -> None:
-    """Raise if something lives at ``path`` that must not be replaced: a listening socket, or no socket at all."""
+def refuse_foreign(path: str) -> None:
+    """Raise OSError if something is at ``path`` that must not be replaced: a listening socket, or no socket at all."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

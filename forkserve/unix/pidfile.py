@@ -41,18 +41,23 @@ class Pidfile:
         held.path, held.fd = path, fd
         return held
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether its path leads to something else by now, or nowhere."""
+        try:
+            ours, there = os.fstat(self.fd), os.stat(self.path)
+        except OSError:
+            return True
+        return (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino)
+
     def close(self) -> None:
         """Let go of the lock without touching the file, as a new child does."""
         os.close(self.fd)
 
     def remove(self) -> None:
         """Unlink the file if its name still means ours, and let go of the lock."""
-        try:
-            ours, there = os.fstat(self.fd), os.stat(self.path)
-            if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino):
-                os.unlink(self.path)
-        except OSError:
-            pass
+        if not self.is_lost:
+            _unlink(self.path)
         os.close(self.fd)
 
 
