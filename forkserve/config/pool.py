@@ -125,8 +125,10 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
 
     reload_surge: str = declare(
         "1", Kind.SHARE, "Reload",
-        "How many workers beyond `workers` may live while others are being replaced; or that part of them, rounded up.",
-        minimum=1, maximum=1024, effect=Effect.NOW,
+        "How many workers beyond `workers` may live while others are being replaced; or that part of them, rounded up."
+        " 0: none, so the old one leaves first, one at a time, and until the new one serves there is one worker less:"
+        " for apps that take a port or a lock while they are imported.",
+        minimum=0, maximum=1024, effect=Effect.NOW,
     )  # fmt: skip
     reload_settle: float = declare(
         1.0, Kind.DURATION, "Reload",

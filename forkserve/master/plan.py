@@ -9,7 +9,7 @@ from forkserve.errors import ExitCode
 from forkserve.master import upgrading
 from forkserve.master.actions import Exit, Notify, ReloadEnded, Settle, ShutDoors
 from forkserve.master.orders import Orders
-from forkserve.master.records import UNBORN, Phase, Stage
+from forkserve.master.records import UNBORN, Phase, Record, Stage
 from forkserve.master.state import State, status, strength
 
 START_TRIES = 3  # failed boots after which a first start gives up
@@ -30,9 +30,11 @@ def plan(state: State, orders: Orders, now: float) -> None:
         _spawn_missing(state, orders, now)
         _note_proofs(state, now)
         _retire_excess(state, orders, now)
+        _make_room(state, orders, now)
         _note_serving(state, orders)
         _note_rolled_out(state, orders, now)
         _retire_excess(state, orders, now)  # now also those of the new generation that tired while it was on trial
+        _make_room(state, orders, now)
         _settle(state, orders)
         _note_strength(state, orders)
         announce(state, orders)
@@ -182,6 +184,19 @@ def _spawn_missing(state: State, orders: Orders, now: float) -> None:
         orders.spawn(state.records.add(state.generation, now))
 
 
+def _make_room(state: State, orders: Orders, now: float) -> None:
+    """Without a surge the old one leaves first: one at a time, while everybody else serves, and where a new generation
+    is on trial none but the first."""
+    ready = state.records.staged(Stage.READY)
+    if state.has_surge or not len(ready) == len(state.records) == state.size or not state.backoff.allows(now):
+        return
+    if state.on_trial and any(record.generation == state.generation for record in ready):
+        return
+    outworn = [record for record in ready if record.generation != state.generation or record.tired]
+    for record in sorted(outworn, key=lambda record: _place_in_line(state, record))[:1]:
+        orders.retire(record, now, state.policy.grace_s, _why_it_goes(state, record))
+
+
 def _note_proofs(state: State, now: float) -> None:
     """A generation has proved itself when one of it has been READY for as long as a new one must be."""
     ready = state.records.staged(Stage.READY)
@@ -195,15 +210,21 @@ def _retire_excess(state: State, orders: Orders, now: float) -> None:
     go first.
     """
     ready = state.records.staged(Stage.READY)
-    wanted = state.generation
     if state.on_trial:
-        ready = [record for record in ready if record.generation != wanted]
-    ready.sort(
-        key=lambda r: (r.generation == wanted, r.generation not in state.unproven, not r.tired, r.generation, r.id)
-    )
+        ready = [record for record in ready if record.generation != state.generation]
+    ready.sort(key=lambda record: _place_in_line(state, record))
     for record in ready[: max(0, len(ready) - state.size)]:
-        why = record.tired or ("scaled down" if record.generation == wanted else "replaced")
-        orders.retire(record, now, state.policy.grace_s, why)
+        orders.retire(record, now, state.policy.grace_s, _why_it_goes(state, record))
+
+
+def _place_in_line(state: State, record: Record) -> tuple[bool, bool, bool, int, int]:
+    """Who leaves first has the least."""
+    is_wanted, is_proven = record.generation == state.generation, record.generation not in state.unproven
+    return is_wanted, is_proven, not record.tired, record.generation, record.id
+
+
+def _why_it_goes(state: State, record: Record) -> str:
+    return record.tired or ("scaled down" if record.generation == state.generation else "replaced")
 
 
 def _note_serving(state: State, orders: Orders) -> None:
@@ -234,7 +255,7 @@ def _settle(state: State, orders: Orders) -> None:
     """Close what ended reloads left open; not while one is under way, since it may have opened its own already."""
     if state.unsettled and not state.reloading:
         state.unsettled = False
-        state.doorless = {record.generation for record in state.records} - {state.generation}
+        state.doorless = {state.serving, *(record.generation for record in state.records)} - {state.generation}
         orders.add(Settle(state.generation))
 
 

@@ -23,7 +23,7 @@ def policy_of(settings: Settings) -> ev.Policy:
     surge = settings.reload_surge
     return ev.Policy(
         size=settings.workers,
-        surge=1 if surge.endswith("%") else int(parse_share(surge, 0)),
+        surge=(surge != "0%") if surge.endswith("%") else int(parse_share(surge, 0)),
         surge_percent=int(surge[:-1]) if surge.endswith("%") else 0,
         boot_timeout_s=settings.boot_timeout,
         grace_s=settings.graceful_timeout,

@@ -106,6 +106,11 @@ class State:
         return self.size + max(policy.surge, -(-self.size * policy.surge_percent // 100))
 
     @property
+    def has_surge(self) -> bool:
+        """Whether a new one may live before the old one has left."""
+        return self.most > self.size
+
+    @property
     def ready(self) -> int:
         """How many workers serve, of whatever generation."""
         return len(self.records.staged(Stage.READY))
@@ -116,8 +121,13 @@ class State:
         return max((generation for generation in ready if generation < self.generation), default=0)
 
     def fallback(self) -> int:
-        """Return the newest READY generation that the wanted one can be given up for, 0 if there is none."""
+        """Return the newest READY generation that the wanted one can be given up for, 0 if there is none.
+
+        Without a surge it has made room for the wanted one, and may have nobody left: then it can be born again.
+        """
         ready = {record.generation for record in self.records.staged(Stage.READY)}
+        if not self.has_surge and not ready - self.doorless:
+            ready = {self.serving} - {0}
         candidates = ready - self.doorless - {self.generation}
         return max(candidates, key=lambda generation: (generation not in self.unproven, generation), default=0)
 

@@ -6,6 +6,7 @@ seconds. The hands perform the actions in their order and answer with events; wh
 that says so must come before any other event of that round. Design: docs/design.md.
 """
 
+import re
 from collections.abc import Callable
 from typing import assert_never
 
@@ -20,6 +21,9 @@ from forkserve.master.state import Rollout, State, Trouble
 
 ROUND_S = 1.0  # how much longer everybody has when this loop overslept
 SIZE_MIN, SIZE_MAX = 1, 1024
+# How it reads when an app wants what another process has: a port (EADDRINUSE), a lock (EAGAIN of flock, and words).
+_TAKEN = re.compile(r"already (in use|running|locked)|temporarily unavailable|\block(ed)?\b", re.IGNORECASE)
+_OLD_ONE_FIRST = "if the old worker has it, reload_surge = 0 lets that one leave first"
 
 
 class Supervisor:
@@ -219,7 +223,10 @@ class Supervisor:
         if record := self._state.records.staged_as(event.id, Stage.BOOTING):
             record.explained = True
             detail = self._state.trouble.explain(event.error, event.traceback, event.exit_code)
-            self._orders.say("error", "worker could not boot", record, detail, cause=event.error)
+            remedy = (
+                _OLD_ONE_FIRST if _TAKEN.search(event.error) and self._state.ready and self._state.has_surge else None
+            )
+            self._orders.say("error", "worker could not boot", record, detail, cause=event.error, remedy=remedy)
 
     def _worker_retiring(self, event: ev.WorkerRetiring, now: float) -> None:
         record = self._state.records.staged_as(event.id, Stage.BOOTING, Stage.READY)

@@ -12,7 +12,20 @@ from forkserve.master import events as ev
 from forkserve.master.records import Stage
 from forkserve.typed import replaced
 from tests.unit.child import NEVER, Mood
-from tests.unit.lives import BACKOFF_S, ENDINGS, HUP, INT, TERM, Life, examples, live, lives, policies, served
+from tests.unit.lives import (
+    BACKOFF_S,
+    ENDINGS,
+    HUP,
+    INT,
+    TERM,
+    Life,
+    examples,
+    live,
+    lives,
+    policies,
+    served,
+    with_surge,
+)
 from tests.unit.world import World
 
 
@@ -68,7 +81,7 @@ def test_every_reload_ends(policy: ev.Policy, life: Life, mood: Mood) -> None:
 
 
 @examples(100)
-@given(policies, st.sampled_from([Mood.FAILING, Mood.HANGING, Mood.FRAIL]), st.integers(1, 3))
+@given(with_surge, st.sampled_from([Mood.FAILING, Mood.HANGING, Mood.FRAIL]), st.integers(1, 3))
 def test_promise_02_broken_code_never_costs_capacity(policy: ev.Policy, mood: Mood, reloads: int) -> None:
     settle_s = policy.reload_settle_s or 1.0
     world = served(replaced(policy, reload_timeout_s=policy.reload_timeout_s or 600.0, reload_settle_s=settle_s))
@@ -87,7 +100,7 @@ def test_promise_02_broken_code_never_costs_capacity(policy: ev.Policy, mood: Mo
 
 
 @examples(100)
-@given(policies, st.sampled_from([Mood.FAILING, Mood.HANGING]), st.integers(1, 4))
+@given(with_surge, st.sampled_from([Mood.FAILING, Mood.HANGING]), st.integers(1, 4))
 def test_who_is_tired_serves_on_until_its_replacement_does(policy: ev.Policy, mood: Mood, tired: int) -> None:
     world = served(policy)
     before = world.serving()
@@ -104,6 +117,30 @@ def test_who_is_tired_serves_on_until_its_replacement_does(policy: ev.Policy, mo
     assert world.at_full_strength()
     assert [child for child in world.serving() if child in before] == before[tired:]
     assert world.count(do.Spawn) == min(tired, len(before)), "recycled more than were tired"
+
+
+@examples(100)
+@given(policies, st.sampled_from([Mood.FAILING, Mood.FRAIL]), st.sampled_from([0.5, 1.0]))
+def test_promise_02_without_a_surge_broken_code_costs_one_worker_and_the_old_generation_comes_back(
+    policy: ev.Policy, mood: Mood, settle_s: float
+) -> None:
+    bare = replaced(policy, surge=0, surge_percent=0, reload_settle_s=settle_s, reload_timeout_s=600.0)
+    world = served(bare)
+    before = len(world.serving())
+    world.heard.clear()
+    world.tell(HUP)
+    world.go_on(300, mood)
+    assert world.count(do.Retire) + world.count(do.Hurry) == 1
+    assert len([child for child in world.serving() if child.generation == 1]) >= before - 1
+    assert not world.mind.reloading
+    if before > 1 or mood is Mood.FAILING:
+        assert world.mind.generation == 1
+    world.go_on(BACKOFF_S + 20)
+    assert world.at_full_strength()
+    world.tell(HUP)
+    world.go_on(60 + before * (settle_s + 10))
+    assert world.at_full_strength()
+    assert world.mind.serving == world.mind.generation == 3
 
 
 @examples(100)
@@ -225,7 +262,7 @@ def test_promise_06_app_that_leaves_at_every_request_backs_off() -> None:
 
 
 @examples(100)
-@given(policies, st.sampled_from([0.5, 1.0, 5.0]))
+@given(with_surge, st.sampled_from([0.5, 1.0, 5.0]))
 def test_promise_02_no_old_worker_leaves_before_a_new_one_has_lasted(policy: ev.Policy, settle_s: float) -> None:
     world = served(replaced(policy, reload_settle_s=settle_s, reload_timeout_s=0.0))
     before = world.serving()

@@ -160,6 +160,11 @@ class World:
         assert flags == (state[0] and not state[1], state[0] and state[1], state[2]), self.announced
 
     @property
+    def surge(self) -> int:
+        """How many may live beyond the size; 0: who is replaced leaves first."""
+        return max(self.policy.surge, math.ceil(self.mind.size * self.policy.surge_percent / 100))
+
+    @property
     def leaving(self) -> bool:
         return self.mind.phase in (Phase.DRAINING, Phase.STOPPING)
 
@@ -167,8 +172,8 @@ class World:
         assert self.mind.phase in (Phase.STARTING, Phase.SERVING), "spawned while winding down"
         assert spawn.id not in self.ids, "an id was used twice"
         assert spawn.slot not in {child.slot for child in self.children.values()}, "two children in one slot"
-        size, policy = self.mind.size, self.policy
-        limit = size + max(policy.surge, math.ceil(size * policy.surge_percent / 100))
+        size = self.mind.size
+        limit = size + self.surge
         assert 0 <= spawn.slot < limit
         assert len(self.children) < limit, "more live processes than size + surge"
         assert self.outfits.setdefault(spawn.generation, self.newest) in self.doors, "born without a door"
@@ -183,11 +188,16 @@ class World:
             assert action != do.Retire(action.id, drain=False)
         else:
             assert child.serves, "only who serves is retired"
-            assert len(self.serving()) > self.mind.size, "our own retiring cost capacity"
+            others = len(self.children) - 1  # of a surge that was there before, some may be leaving
+            makes_room = not self.surge and len(self.serving()) == self.mind.size == others + 1
+            assert makes_room or len(self.serving()) > self.mind.size, "our own retiring cost capacity"
             assert action != do.Retire(action.id, drain=True)
             strangers = [c for c in self.serving() if c.generation != self.mind.generation]
             proved = not self.unsettled or self.mind.generation in self.lasted
-            assert proved or len(strangers) > self.mind.size, "an old one left for a generation that had not lasted"
+            is_first = makes_room and len(strangers) == self.mind.size
+            assert proved or is_first or len(strangers) > self.mind.size, (
+                "an old one left for a generation that had not lasted"
+            )
             assert not strangers or child in strangers, "retired the wanted generation first"
             assert strangers or child.tired or not [c for c in self.serving() if c.tired], "retired a fresh one first"
         child.asked, child.serves = True, False
