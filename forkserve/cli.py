@@ -22,6 +22,7 @@ from forkserve.errors import AnsweredError, AppImportError, ExitCode, ForkserveE
 
 if TYPE_CHECKING:
     from forkserve.master.handover import Handover
+    from forkserve.unix.identity import Identity
 
 _HANDOVER = "_FORKSERVE_HANDOVER"  # master.handover.VARIABLE, without the import
 _INTERRUPTED = 128 + signal.SIGINT
@@ -64,8 +65,11 @@ def serve(resolved: Resolved, old: "Handover | None" = None) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
-def check_app(settings: Settings) -> int:
-    """Load the app in a child of this process, which thus stays without user code, and return the exit code."""
+def check_app(settings: Settings, who: "Identity | None" = None) -> int:
+    """Load the app in a child of this process, which thus stays without user code, and return the exit code.
+
+    ``who``: whom the child becomes before that, as a worker does.
+    """
     # SIGCHLD is waited for like a message: blocked from before the fork, so that it cannot be missed. So are those
     # that end us, until somebody waits who then kills the child: it may hang, and would outlive us.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -78,7 +82,7 @@ def check_app(settings: Settings) -> int:
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            code = _load_app(settings)
+            code = _load_app(settings, who)
             from forkserve.worker.ending import ending
 
             ending.cut_short(_VERDICT + code, with_helpers=True)  # or what the import has started would stay
@@ -103,15 +107,18 @@ def _run(argv: list[str]) -> int:
     wants_check, wants_print = params.pop("check_config", False), params.pop("print_config", False)
     resolved = _loader(params, is_app_needed=wants_check or not wants_print).load()
     _check(resolved.settings)
+    for stranger in resolved.strangers if wants_check or wants_print else ():
+        _complain(stranger, "warning")
     if wants_print:
         _print(sources.to_toml(resolved.settings, resolved.origins))
     if wants_check:
-        from forkserve.master.outfit import identity_of, tls_context
+        from forkserve.master.outfit import check_logs, identity_of, tls_context
 
-        if os.geteuid() == 0:  # nobody else becomes another user, and whoever asks need not be who starts it
-            identity_of(resolved.settings)
+        check_logs(resolved.settings)
+        # Nobody but root becomes another user, and whoever asks need not be who starts it.
+        who = identity_of(resolved.settings) if os.geteuid() == 0 else None
         tls_context(resolved.settings, is_news=False)
-        return check_app(resolved.settings)
+        return check_app(resolved.settings, who)
     return ExitCode.OK if wants_print else serve(resolved)
 
 
@@ -197,13 +204,19 @@ def _text(given: Any) -> str | tuple[str, ...]:
     return str(given).lower() if isinstance(given, bool) else given
 
 
-def _load_app(settings: Settings) -> int:
+def _load_app(settings: Settings, who: "Identity | None") -> int:
     """In the child: load the app, tell what is wrong with it, return what to exit with."""
     from forkserve.unix.surroundings import arrange
     from forkserve.wsgi.app import load_app, user_traceback
     from forkserve.wsgi.files import with_files
 
     gc.enable()
+    try:
+        if who is not None:
+            who.take()
+    except OSError as error:
+        _complain(f"user = {values.show(settings.user)}, group = {values.show(settings.group)}: {error.strerror}")
+        return ExitCode.FAILURE
     arrange(settings.env, settings.pythonpath)
     try:
         with_files(load_app(settings.app, settings.chdir, settings.threads), settings)
@@ -272,9 +285,9 @@ def _print(text: str) -> None:
         raise ForkserveError(f"cannot write to stdout: {error.strerror}") from None
 
 
-def _complain(lines: str) -> None:
+def _complain(lines: str, level: str = "error") -> None:
     try:
-        _write(2, "".join(f"forkserve: error: {values.one_line(line)}\n" for line in lines.splitlines()))
+        _write(2, "".join(f"forkserve: {level}: {values.one_line(line)}\n" for line in lines.splitlines()))
     except OSError:
         pass  # nobody reads, and the exit code still tells
 

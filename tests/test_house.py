@@ -91,6 +91,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "master.target",
         "master.outfit",
         "unix.surroundings",
+        "unix.identity",
         "worker.main",
         "worker.ending",
         "wsgi.app",

@@ -55,6 +55,7 @@ class Resolved(Struct, frozen=True):
     settings: Settings
     origins: Mapping[str, str]  # no entry: nobody gave it, it is the default
     loader: Loader
+    strangers: tuple[str, ...] = ()  # variables that look like ours and are none, a line each
 
     def reload(self) -> "Resolved":
         """Load again from the same places; raise SettingsError and change nothing where they are bad now."""
@@ -113,7 +114,8 @@ def resolve(layers: Sequence[Layer], loader: Loader) -> Resolved:
         problems += check(settings, origins)
     if problems:
         raise SettingsError("\n".join(values.one_line(problem) for problem in problems))
-    return Resolved(settings, origins, loader)
+    strangers = tuple(values.one_line(line) for layer in layers for line in layer.strangers)
+    return Resolved(settings, origins, loader, strangers)
 
 
 def check(settings: Settings, origins: Mapping[str, str]) -> list[str]:

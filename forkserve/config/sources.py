@@ -36,10 +36,14 @@ class Given(Struct, frozen=True):
 
 
 class Layer(Struct, frozen=True):
-    """What one place says: raw values by setting, and a line for each thing that is not a setting."""
+    """What one place says: raw values by setting, and a line for each thing that is not a setting.
+
+    ``strangers``: variables that look like ours, each with its line; an image may have them for itself.
+    """
 
     given: Mapping[str, Given] = {}  # each Layer has its own: msgspec copies an empty default
     problems: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
 
 
 def read_file(path: str, named_by: str) -> Layer:
@@ -69,7 +73,7 @@ def read_file(path: str, named_by: str) -> Layer:
 
 
 def read_environ(environ: Mapping[str, str]) -> Layer:
-    """Read the variables of every setting; a FORKSERVE_ variable that belongs to none is a problem."""
+    """Read the variables of every setting; a FORKSERVE_ variable that belongs to none is a stranger."""
     given: dict[str, Given] = {}
     known = {CONFIG_VARIABLE}
     for name, setting in declared().items():
@@ -83,7 +87,7 @@ def read_environ(environ: Mapping[str, str]) -> Layer:
         for name, value in environ.items()
         if name.startswith(PREFIX) and name not in known and not _is_service_link(name, value)
     )
-    return Layer(given, tuple(_unknown_variable(name) for name in strangers))
+    return Layer(given, strangers=tuple(_unknown_variable(name) for name in strangers))
 
 
 def read_argv(texts: Mapping[str, str | Sequence[str]]) -> Layer:
@@ -219,4 +223,4 @@ def _unknown_variable(name: str) -> str:
         "port": "PORT",
         "web_concurrency": "WEB_CONCURRENCY",
     }
-    return f"{name}: unknown variable{values.suggest(name.removeprefix(PREFIX), known)}"
+    return f"{name}: unknown variable, ignored{values.suggest(name.removeprefix(PREFIX), known)}"

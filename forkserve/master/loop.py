@@ -116,6 +116,8 @@ class Master:
         readings.set_up_log(settings)
         self._fittings.lock(settings)
         log.info("forkserve started", version=__version__, app=settings.app, workers=settings.workers)
+        for stranger in self._resolved.strangers:
+            log.warning("unknown variable", told=stranger)
         wanted = readings.wanted(self._resolved, handed)
         self._doors.restore(kept, useless, wanted, self._notifier)
         self._outfit = readings.dress(self._resolved, self._doors, handed, self._outfit)

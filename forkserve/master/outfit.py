@@ -3,6 +3,9 @@
 A worker that is replaced gets the outfit of its own generation, whatever was loaded since.
 """
 
+import errno
+import os
+import stat
 from time import time
 from typing import Any
 
@@ -82,6 +85,41 @@ def give_logs(settings: Settings, who: Identity) -> None:
                 identity.give_file(path, who)
             except OSError as error:
                 raise SettingsError(f"{name} = {path!r}: cannot be given to the workers: {error.strerror}") from None
+
+
+def check_logs(settings: Settings) -> None:
+    """Refuse log files that could not be opened; none is made. Raises SettingsError."""
+    for name, path in (("errorlog", settings.errorlog), ("accesslog", settings.accesslog)):
+        if path not in ("", "-"):
+            try:
+                _look_at_log(path)
+            except OSError as error:
+                raise SettingsError(f"{name} = {path!r}: {cannot_open(path, error)}") from None
+
+
+def cannot_open(path: str, error: OSError) -> str:
+    """Say why a log cannot be opened, and what to do."""
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)  # /dev/stdout where a service manager or another program reads
+    except OSError:
+        is_socket = False
+    if is_socket:
+        return 'is a socket, which cannot be opened by its name; use "-" for the stream itself'
+    return f"cannot be opened: {error.strerror}"
+
+
+def _look_at_log(path: str) -> None:
+    """Raise OSError if it could not be opened."""
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            return  # whoever reads it would take our close for the end
+    except FileNotFoundError:
+        os.stat(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+        return
+    os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
 
 
 def tls_context(settings: Settings, is_news: bool = True) -> Any:

@@ -12,7 +12,7 @@ from forkserve.log import log
 from forkserve.master import events as ev
 from forkserve.master.doors import Doors
 from forkserve.master.folder import Standing, here
-from forkserve.master.outfit import Outfit, give_logs, identity_of, owner_of, tls_context
+from forkserve.master.outfit import Outfit, cannot_open, check_logs, give_logs, identity_of, owner_of, tls_context
 from forkserve.net import address, inherit
 from forkserve.net.inherit import Handed
 from forkserve.unix import descriptors
@@ -40,7 +40,7 @@ def set_up_log(settings: Settings) -> None:
     try:
         log.setup(settings.errorlog, settings.loglevel)
     except OSError as error:
-        raise SettingsError(f"errorlog = {settings.errorlog!r}: cannot be opened: {error.strerror}") from None
+        raise SettingsError(f"errorlog = {settings.errorlog!r}: {cannot_open(settings.errorlog, error)}") from None
 
 
 def tell_changes(old: Settings, new: Settings) -> None:
@@ -93,6 +93,7 @@ def dress(resolved: Resolved, doors: Doors, handed: Iterable[Handed], before: Ou
     """Make what a generation is born with, after ``before``. Raises ForkserveError, and then no door has changed."""
     settings = resolved.settings
     who = identity_of(settings)
+    check_logs(settings)
     give_logs(settings, who)
     context = tls_context(settings)
     listeners = doors.prepare(

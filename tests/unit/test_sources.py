@@ -149,16 +149,16 @@ def test_empty_variables_of_platforms_count_as_unset_and_our_own_do_not() -> Non
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("FORKSERVE_WORKER", 'FORKSERVE_WORKER: unknown variable; did you mean "FORKSERVE_WORKERS"?'),
-        ("FORKSERVE_LOG_LEVEL", 'FORKSERVE_LOG_LEVEL: unknown variable; did you mean "FORKSERVE_LOGLEVEL"?'),
-        ("FORKSERVE_CONFIG_FILE", 'FORKSERVE_CONFIG_FILE: unknown variable; did you mean "FORKSERVE_CONFIG"?'),
-        ("FORKSERVE_PORT", 'FORKSERVE_PORT: unknown variable; did you mean "PORT"?'),
-        ("FORKSERVE_COLOUR", "FORKSERVE_COLOUR: unknown variable"),
-        ("FORKSERVE_", "FORKSERVE_: unknown variable"),
+        ("FORKSERVE_WORKER", 'FORKSERVE_WORKER: unknown variable, ignored; did you mean "FORKSERVE_WORKERS"?'),
+        ("FORKSERVE_LOG_LEVEL", 'FORKSERVE_LOG_LEVEL: unknown variable, ignored; did you mean "FORKSERVE_LOGLEVEL"?'),
+        ("FORKSERVE_CONFIG_FILE", 'FORKSERVE_CONFIG_FILE: unknown variable, ignored; did you mean "FORKSERVE_CONFIG"?'),
+        ("FORKSERVE_PORT", 'FORKSERVE_PORT: unknown variable, ignored; did you mean "PORT"?'),
+        ("FORKSERVE_COLOUR", "FORKSERVE_COLOUR: unknown variable, ignored"),
+        ("FORKSERVE_", "FORKSERVE_: unknown variable, ignored"),
     ],
 )
 def test_an_unknown_variable_with_our_prefix_is_told_in_one_line(name: str, problem: str) -> None:
-    assert read_environ({name: "4"}) == Layer(problems=(problem,))
+    assert read_environ({name: "4"}) == Layer(strangers=(problem,))
 
 
 def test_variables_of_others_and_those_that_kubernetes_makes_for_a_service_are_left_alone() -> None:
