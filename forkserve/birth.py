@@ -23,6 +23,7 @@ class Birth(Struct, frozen=True):
     row: Row
     lifeline: Lifeline
     relay: Relay | None
+    stacks: int  # the descriptor that they are written to when the master asks
     spooled: memoryview  # a cell of 8 bytes for each slot: how much its worker's spools hold
     context: Any  # an ssl.SSLContext, or None: without TLS that module is not loaded
 

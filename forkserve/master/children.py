@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from forkserve.birth import Birth, ChildMain
 from forkserve.errors import ExitCode
@@ -19,13 +20,14 @@ from forkserve.master import handover as over
 from forkserve.master import process
 from forkserve.master.outfit import Outfit
 from forkserve.typed import Struct
-from forkserve.unix import signals, usage
+from forkserve.unix import signals, stacks, usage
 from forkserve.unix.channel import Channel, pair
 from forkserve.unix.messages import (
     DOWN,
     UP,
     BootFailure,
     Down,
+    Dumped,
     Look,
     Ready,
     Reopen,
@@ -48,6 +50,7 @@ class Child(Struct):
     pid: int
     channel: Channel
     row: Row
+    stacks: int = -1  # where it writes them; -1: into the log, as a worker of an older forkserve
 
 
 class Children:
@@ -70,7 +73,9 @@ class Children:
     def hand_over(self) -> list[over.OldChild]:
         """Write down who lives."""
         return [
-            over.OldChild(child.id, child.slot, child.pid, -1 if child.channel.closed else child.channel.fileno())
+            over.OldChild(
+                child.id, child.slot, child.pid, -1 if child.channel.closed else child.channel.fileno(), child.stacks
+            )
             for child in self._by_id.values()
         ]
 
@@ -97,8 +102,13 @@ class Children:
     ) -> ev.Event:
         """Fork a child; it closes by ``leave_behind`` what is the master's. Returns Forked or ForkFailed."""
         try:
+            written = stacks.make()
+        except OSError as error:
+            return ev.ForkFailed(spawn.id, f"no room for its stacks: {error.strerror}")
+        try:
             ours, theirs = pair()
         except OSError as error:
+            os.close(written)
             return ev.ForkFailed(spawn.id, f"no channel: {error.strerror}")
         row = self._board.row(spawn.slot)
         row.clear()
@@ -107,19 +117,21 @@ class Children:
         settings = outfit.settings
         birth = Birth(
             spawn.slot, spawn.generation, settings, tuple(one for one in outfit.listeners if one.is_open), theirs, row,
-            self._lifeline, self.relay, self._spooled, outfit.context,
+            self._lifeline, self.relay, written, self._spooled, outfit.context,
         )  # fmt: skip
         others = [child.channel.close for child in self._by_id.values()]
+        others += [partial(os.close, child.stacks) for child in self._by_id.values() if child.stacks >= 0]
         others += [ours.close, self._lifeline.let_go, self._board.let_go]
         try:
             pid = process.fork(lambda: self._begin(birth, outfit), [*leave_behind, *others])
         except OSError as error:
             ours.close()
             theirs.close()
+            os.close(written)
             return ev.ForkFailed(spawn.id, error.strerror or str(error))
         theirs.close()
         row.ints[PID] = pid
-        self._add(Child(spawn.id, spawn.slot, pid, ours, row))
+        self._add(Child(spawn.id, spawn.slot, pid, ours, row, written))
         return ev.Forked(spawn.id)
 
     def _begin(self, birth: Birth, outfit: Outfit) -> int:
@@ -150,7 +162,7 @@ class Children:
         else:
             channel, _ = pair()
             channel.close()
-        self._add(Child(known.id, known.slot, known.pid, channel, self._board.row(known.slot)))
+        self._add(Child(known.id, known.slot, known.pid, channel, self._board.row(known.slot), known.stacks))
 
     def tell(self, id: int, message: Down, instead: signal.Signals) -> None:
         """Give a child an order, or, if its channel is full or gone, a signal instead; a stopped one is continued."""
@@ -185,10 +197,17 @@ class Children:
             process.send(child.pid, signal.SIGCONT)
             self._tell_others_to_look(child)  # the kernel may have woken it alone for who waits
 
+    def _tell_stacks(self, child: Child) -> None:
+        """Log what it has written; in one record, and as the one who writes it."""
+        text = stacks.take(child.stacks) if child.stacks >= 0 else ""
+        if text:
+            log.error("worker was asked for its stacks and wrote them", detail=text, pid=child.pid, slot=child.slot)
+
     def kill(self, id: int) -> None:
         """SIGKILL a child."""
         child = self._by_id.get(id)
         if child is not None:
+            self._tell_stacks(child)
             process.send(child.pid, signal.SIGKILL)
 
     def hear(self, fd: int) -> Iterator[ev.Event]:
@@ -206,6 +225,8 @@ class Children:
                     yield ev.WorkerRetiring(child.id, reason, told=reason == signal.SIGTERM.name)
                 case Tired(reason=reason):
                     yield ev.WorkerTired(child.id, reason)
+                case Dumped():
+                    self._tell_stacks(child)
                 case Stuck():
                     self._tell_others_to_look(child)
                 case None:
@@ -234,6 +255,7 @@ class Children:
                         self._tell_others_to_look(child)
                     if not child.channel.closed:
                         yield from self.hear(child.channel.fileno())
+                    self._tell_stacks(child)
                     yield ev.WorkerExited(child.id, code, number)
                 case process.Stopped():
                     yield ev.WorkerStopped(child.id)
@@ -248,6 +270,8 @@ class Children:
             if child.row.ints[PID] == child.pid:  # its row may be its successor's by now
                 self._spooled[child.slot] = 0
             self._hang_up(child)
+            if child.stacks >= 0:
+                os.close(child.stacks)
 
     def _hang_up(self, child: Child) -> None:
         fd = next((fd for fd, known in self._by_fd.items() if known is child), None)

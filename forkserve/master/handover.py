@@ -50,6 +50,7 @@ class OldChild(Struct):
     slot: int
     pid: int
     channel: int
+    stacks: int = -1
 
 
 class OldHanded(Struct):
@@ -98,7 +99,7 @@ class Handover(Struct, kw_only=True):
         yield self.board
         yield from (*self.lifeline, *self.relay)
         yield from (door.fd for door in self.doors)
-        yield from (child.channel for child in self.children if child.channel >= 0)
+        yield from (fd for child in self.children for fd in (child.channel, child.stacks) if fd >= 0)
         yield from (client.fd for client in self.clients)
         if self.pidfile is not None:
             yield self.pidfile[1]

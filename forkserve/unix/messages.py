@@ -1,6 +1,6 @@
 """What the master and a child say to each other: typed messages, one per datagram of their channel.
 
-Knows no socket. Up: Ready, BootFailure, Retiring, Tired, Stuck.
+Knows no socket. Up: Ready, BootFailure, Retiring, Tired, Stuck, Dumped.
 Down: Serve, Look, Leave, Hurry, Reopen.
 """
 
@@ -38,6 +38,10 @@ class Stuck(Struct, frozen=True, tag="stuck"):
     """Up: I cannot accept, and somebody waits whom only I was told of; let the others look."""
 
 
+class Dumped(Struct, frozen=True, tag="dumped"):
+    """Up: I have written my stacks."""
+
+
 class Look(Struct, frozen=True, tag="look"):
     """Down: see whether somebody waits to be accepted."""
 
@@ -60,7 +64,7 @@ class Reopen(Struct, frozen=True, tag="reopen"):
     """Down: open the log files again."""
 
 
-Up = Ready | BootFailure | Retiring | Tired | Stuck
+Up = Ready | BootFailure | Retiring | Tired | Stuck | Dumped
 Down = Serve | Look | Leave | Hurry | Reopen
 
 UP: Codec[Up] = Codec(Up)

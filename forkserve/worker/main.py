@@ -17,8 +17,8 @@ from forkserve.birth import Birth
 from forkserve.config.settings import Settings
 from forkserve.errors import AppNotFoundError, ExitCode, ForkserveError
 from forkserve.log import log
-from forkserve.unix import descriptors, signals
-from forkserve.unix.messages import UP, Ready, boot_failure
+from forkserve.unix import descriptors, signals, stacks
+from forkserve.unix.messages import UP, Dumped, Ready, boot_failure
 from forkserve.unix.title import set_title
 from forkserve.worker.ending import ending
 from forkserve.worker.forks import Forks, end_fork
@@ -40,7 +40,7 @@ def work(birth: Birth) -> int:
     wakeup = signals.Wakeup(signals.WORKER)
     signals.disregard(signals.WORKER_IGNORES)
     wakeup.remember()
-    _arm_dump()
+    _arm_dump(birth)
     forks = Forks(birth, wakeup)
     signals.restore(set())
     settings = birth.settings
@@ -136,8 +136,11 @@ class _TimedOut:
     """
 
     loop: Loop | None = None
+    birth: Birth | None = None
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.birth is not None and not self.birth.channel.send(UP.encode(Dumped())):  # else the master logs them
+            log.error("worker wrote its stacks; its master is gone", detail=stacks.take(self.birth.stacks))
         if self.loop is None or self.loop.answer_overdue():
             if self.loop is not None:
                 for connection in list(self.loop.connections.values()):
@@ -155,8 +158,9 @@ def _ask_for_stacks() -> None:
     os.kill(os.getpid(), signals.DUMP)
 
 
-def _arm_dump() -> None:
+def _arm_dump(birth: Birth) -> None:
     """Make the master's question for our stacks work from now on, boot included."""
+    _timed_out.birth = birth
     signal.signal(signals.DUMP, _timed_out)
     # In C, so that it answers while the GIL is held; afterwards it calls the handler above.
-    faulthandler.register(signals.DUMP, file=log.file.fd, all_threads=True, chain=True)
+    faulthandler.register(signals.DUMP, file=birth.stacks, all_threads=True, chain=True)
