@@ -175,9 +175,9 @@ class ErrorLog:
         """Say what an operator should look at."""
         self.say("warning", sentence, fields)
 
-    def error(self, sentence: str, *, detail: str = "", **fields: object) -> None:
+    def error(self, sentence: str, *, detail: object = "", **fields: object) -> None:
         """Say what went wrong for somebody; ``detail``: as for ``say``."""
-        self.say("error", sentence, fields, detail)
+        self.say("error", sentence, fields, str(detail))
 
     def exception(self, sentence: str, error: BaseException, **fields: object) -> None:
         """Say what went wrong with the traceback of ``error``."""
