@@ -31,17 +31,20 @@ Found = tuple[int, os.stat_result]
 
 
 def folders_of(
-    setting: str, maps: Iterable[tuple[str, str]], follow_links: bool = False
+    setting: str, maps: Iterable[tuple[str, str]], follow_links: bool = False, may_come_later: bool = False
 ) -> tuple[tuple[str, Folder], ...]:
     """Return prefixes (as PATH_INFO spells them, without a slash at the end) and folders, the longest prefix first.
 
-    Raises SettingsError for a prefix that no path can have and for a folder that does not exist.
+    Raises SettingsError for a prefix that no path can have, and for a folder that does not exist unless it
+    ``may_come_later``.
     """
     found = []
     for prefix, path in maps:
         if not prefix.startswith("/"):
             raise SettingsError(f"{setting}: the prefix {prefix!r} must begin with a slash")
-        if not os.path.isdir(path):
+        if not os.path.isdir(path) and may_come_later:
+            log.warning("static folder does not exist yet", prefix=prefix, folder=os.path.abspath(path))
+        elif not os.path.isdir(path):
             raise SettingsError(f"{setting}: {prefix!r} = {path!r}: there is no such folder; name one that exists")
         found.append((prefix.rstrip("/").encode().decode("latin-1"), Folder(path, follow_links)))
     return tuple(sorted(found, key=lambda pair: -len(pair[0])))
@@ -52,7 +55,7 @@ class StaticFiles:
 
     def __init__(self, app: Callable[..., Any], maps: Iterable[tuple[str, str]], follow_links: bool = False) -> None:
         self._app = app
-        self._folders = folders_of("static", maps, follow_links)
+        self._folders = folders_of("static", maps, follow_links, may_come_later=True)
         self._prefixes = tuple(prefix for prefix, _ in self._folders)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

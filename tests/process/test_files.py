@@ -159,10 +159,11 @@ def test_without_folders_these_headers_are_anybody_s(folder: Path) -> None:
         assert (reply.body, reply.values("X-Accel-Redirect")) == (b"never sent", ["/protected/digits.bin"])
 
 
-def test_folder_that_does_not_exist_is_told_at_the_start(tmp_path: Path) -> None:
-    with Server(
-        app=SITE, workers=1, static=f"/static={tmp_path}/none", await_ready=False,
-        expect=["there is no such folder; name one that exists", "pausing"],
-    ) as server:  # fmt: skip
-        assert server.wait_exit() == 3
-        assert "Traceback" not in server.log()
+def test_static_folder_that_does_not_exist_yet_is_a_warning_and_served_from_when_it_does(tmp_path: Path) -> None:
+    folder, missing = tmp_path / "later", "static folder does not exist yet"
+    with Server(app=SITE, workers=1, static=f"/static={folder}", expect=[missing]) as server:
+        assert f"folder={folder}" in server.wait_line(missing)
+        assert server.get("/static/a.txt").status == 404
+        folder.mkdir()
+        (folder / "a.txt").write_text("a")
+        assert server.get("/static/a.txt").text == "a"
