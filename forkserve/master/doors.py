@@ -77,7 +77,8 @@ class Doors:
             _refuse_overlaps({one: place for one, place in places.items() if place not in self._open}, places)
         fresh = [one for one, place in places.items() if place not in self._open or self._is_cut_off(place)]
         beside = {one: self._beside(places[one]) for one in fresh}
-        bound = bind_all(fresh, backlog, owner, reuse_port=reuse_port, beside=beside)
+        ipv4 = {place.port for place in (*places.values(), *self._open) if place.family is Family.IPV4}
+        bound = bind_all(fresh, backlog, owner, reuse_port=reuse_port, beside=beside, ipv4_ports=ipv4)
         for listener in bound:
             places[listener.address] = listener.place
             old = self._open.get(listener.place)

@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from forkserve.errors import BindError
@@ -163,16 +163,19 @@ def bind_all(
     *,
     reuse_port: bool = False,
     beside: Mapping[Address, Sequence[Listener]] = NOBODY,
+    ipv4_ports: Container[int] = (),
 ) -> list[Listener]:
     """Bind or adopt every address, or none: BindError says which one failed and what to do.
 
     ``owner``: whom the files of unix sockets belong to; ``reuse_port``: others may bind the same TCP ports; ``beside``:
-    listeners of ours that overlap an address. Where one of those listens, the new one is bound and does not listen yet.
+    listeners of ours that overlap an address. Where one of those listens, the new one is bound and does not listen yet;
+    ``ipv4_ports``: which ports have a listener of ours for IPv4, so that [::] is for IPv6 alone there.
     """
     listeners: list[Listener] = []
     try:
         for address in addresses:
-            listeners.append(_bind(address, backlog, owner, reuse_port, beside.get(address, ())))
+            only_ipv6 = address.host != "::" or address.port in ipv4_ports
+            listeners.append(_bind(address, backlog, owner, reuse_port, beside.get(address, ()), only_ipv6))
     except BaseException:
         for listener in listeners:
             listener.close(unlink=True)
@@ -180,7 +183,9 @@ def bind_all(
     return listeners
 
 
-def _bind(address: Address, backlog: int, owner: Owner, reuse_port: bool, beside: Sequence[Listener]) -> Listener:
+def _bind(
+    address: Address, backlog: int, owner: Owner, reuse_port: bool, beside: Sequence[Listener], only_ipv6: bool
+) -> Listener:
     try:
         match address.family:
             case Family.FD:
@@ -196,7 +201,7 @@ def _bind(address: Address, backlog: int, owner: Owner, reuse_port: bool, beside
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if reuse_port:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                if family == socket.AF_INET6:
+                if family == socket.AF_INET6 and only_ipv6:  # else as the kernel has it, net.ipv6.bindv6only
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 with sharing_port(sock, [one.socket for one in beside]):
                     return _listen(address, sock, place, 0 if any(one.listens for one in beside) else backlog)

@@ -49,9 +49,10 @@ def test_name_says_where_it_really_listens(here: Path) -> None:
         listener.close(unlink=True)
 
 
-def test_wildcard_of_ipv6_leaves_ipv4_to_others() -> None:
-    [v6] = bind("[::]:0")
-    port = v6.socket.getsockname()[1]
+def test_wildcard_of_ipv6_leaves_ipv4_to_a_listener_of_ours_with_that_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    [v6] = bind_all([address.parse(f"[::]:{port}")], 16, ipv4_ports={port})
     [v4] = bind(f"0.0.0.0:{port}")
     v4.close()
     v6.close()
