@@ -43,7 +43,10 @@ def _import(spec: AppSpec) -> Any:
     try:
         return importlib.import_module(spec.module)
     except (SystemExit, Exception) as error:
-        raise AppImportError(f"module {spec.module!r} could not be imported: {_brief(error)}") from error
+        where = ""
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{spec.module}.".startswith(f"{error.name}."):
+            where = f"; looked for in {os.getcwd()}, --chdir names another folder"  # it is not the app that lacks one
+        raise AppImportError(f"module {spec.module!r} could not be imported: {_brief(error)}{where}") from error
 
 
 def _find(spec: AppSpec, module: Any) -> Any:

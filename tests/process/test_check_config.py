@@ -82,3 +82,12 @@ def test_a_variable_that_only_looks_like_ours_is_a_warning(folder: Path) -> None
     with s:
         assert s.get("/pid").status == 200
         assert all(s.lines(line) for line in expected)
+
+
+def test_a_module_that_is_not_there_is_told_with_the_folder_and_the_flag(folder: Path) -> None:
+    (folder / "fresh_app.py").rename(folder / "other.py")
+    ran = check(folder)
+    assert ran.returncode == 3
+    assert ran.stderr.count(f"looked for in {folder}, --chdir names another folder") == 1
+    (folder / "fresh_app.py").write_text("import no_such_module_anywhere\n")
+    assert "--chdir" not in check(folder).stderr
