@@ -102,9 +102,15 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     )  # fmt: skip
     timeout: float = declare(
         30.0, Kind.DURATION, "Workers",
-        "How long the app may work on one request before the worker's stacks are logged and it is replaced."
-        " 0: for ever.",
+        "How long the app may be silent in a request before the worker's stacks are logged and it is replaced: from"
+        " the beginning to the first part of its response, and from each part to the next. 0: for ever.",
         flags=("-t", "--timeout"), minimum=0,
+    )  # fmt: skip
+    request_timeout: float = declare(
+        0.0, Kind.DURATION, "Workers",
+        "How long a whole request may take, whatever parts of its response the app gives meanwhile; then the same"
+        " happens. The wait for a client who reads slowly counts too, as long as the app waits. 0: for ever.",
+        minimum=0,
     )  # fmt: skip
     graceful_timeout: float = declare(
         30.0, Kind.DURATION, "Workers",

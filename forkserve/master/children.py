@@ -32,6 +32,7 @@ from forkserve.unix.messages import (
     Ready,
     Reopen,
     Retiring,
+    Spent,
     Stuck,
     Tired,
     boot_failure,
@@ -227,6 +228,8 @@ class Children:
                     yield ev.WorkerTired(child.id, reason)
                 case Dumped():
                     self._tell_stacks(child)
+                case Spent():
+                    yield ev.WorkerSpent(child.id)
                 case Stuck():
                     self._tell_others_to_look(child)
                 case None:
@@ -256,11 +259,16 @@ class Children:
                     if not child.channel.closed:
                         yield from self.hear(child.channel.fileno())
                     self._tell_stacks(child)
-                    yield ev.WorkerExited(child.id, code, number)
+                    yield ev.WorkerExited(child.id, code, number, child.row.begun > 0, self._serves(child))
                 case process.Stopped():
                     yield ev.WorkerStopped(child.id)
                 case process.Continued():
                     yield ev.WorkerContinued(child.id)
+
+    def _serves(self, child: Child) -> bool:
+        """Whether this child, or one of its generation that lives, has ended a request."""
+        generation = child.row.ints[GENERATION]
+        return any(other.row.ended and other.row.ints[GENERATION] == generation for other in self._by_id.values())
 
     def forget(self, id: int) -> None:
         """Drop a child whose end was told."""

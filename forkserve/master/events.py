@@ -67,6 +67,13 @@ class WorkerTired(Struct, frozen=True):
     reason: str
 
 
+class WorkerSpent(Struct, frozen=True):
+    """The child, found overdue, has answered that request and cannot end its thread: it takes nobody new, lets its
+    other requests end and exits."""
+
+    id: int
+
+
 class WorkerTooBig(Struct, frozen=True):
     """The child uses more memory than any worker may."""
 
@@ -93,6 +100,8 @@ class WorkerExited(Struct, frozen=True):
     id: int
     code: int
     signal: int
+    began: bool = False  # it had begun a request
+    served: bool = False  # it, or one of its generation that lives, has ended one
 
 
 class Overdue(Struct, frozen=True):
@@ -104,10 +113,12 @@ class Overdue(Struct, frozen=True):
 
 
 class Ticked(Struct, frozen=True):
-    """The hands looked at the clock and the scoreboard; ``overslept``: this loop itself stood still."""
+    """The hands looked at the clock and the scoreboard; ``overslept``: this loop itself stood still, and heard nobody
+    for ``deaf_s``, or a little less."""
 
     overdue: tuple[Overdue, ...] = ()
     overslept: bool = False
+    deaf_s: float = 0.0
 
 
 class ConfigLoaded(Struct, frozen=True):
@@ -181,6 +192,7 @@ Fact = (
     | BootFailed
     | WorkerRetiring
     | WorkerTired
+    | WorkerSpent
     | WorkerTooBig
     | WorkerStopped
     | WorkerContinued

@@ -54,7 +54,6 @@ WISHES: dict[signal.Signals, ev.Wish] = {
     signal.SIGUSR1: ev.ReopenLogs(),
 }
 
-_OVERSLEPT_S = 1.0
 _NOTIFY_AGAIN_S = 0.1  # a service manager whose queue is full is asked again after this
 _LONGEST_WAIT_S = 86400.0  # epoll_wait counts milliseconds in an int
 
@@ -147,7 +146,7 @@ class Master:
 
     def _live(self) -> None:
         self._lookout = Lookout(
-            self._mind, self._children, lambda: [one.settings.timeout for one in self._outfits.values()]
+            self._mind, self._children, lambda: [one.shortest_timeout_s for one in self._outfits.values()]
         )
         try:
             if self._old is None:
@@ -175,13 +174,12 @@ class Master:
         due = min((moment for moment in moments if moment is not None), default=None)
         ready = self._epoll.poll(None if due is None else min(max(0.0, due - began), _LONGEST_WAIT_S))
         now = monotonic()
-        overslept = due is not None and now - max(due, began) > _OVERSLEPT_S
-        if due is not None and overslept:
-            self._lookout.calm_until = now + _OVERSLEPT_S
-            log.warning("master overslept; nobody is killed this round", by_s=now - max(due, began))
-            self._inbox.append(ev.Ticked(overslept=True))
+        came = self._wakeup.read()
+        pause = self._lookout.notice_pause(began, due, now, continued=signal.SIGCONT in came)
+        if pause is not None:
+            self._inbox.append(pause)
         # Signals first: a TERM to the whole group is the end of the service, not of each worker by itself.
-        self._on_signals(self._wakeup.read())
+        self._on_signals(came)
         self._notifier.flush()
         for fd, _ in ready:
             if self._fittings.control is not None and self._fittings.control.knows(fd):
@@ -194,7 +192,7 @@ class Master:
             self._drain_inbox()
             self._tell(ev.Ticked(self._lookout.overdue(now)))
             self._drain_inbox()
-        self._pulse.beat(now, self._is_busy, sane=not overslept)
+        self._pulse.beat(now, self._is_busy, sane=pause is None)
 
     @property
     def _is_busy(self) -> bool:

@@ -66,6 +66,7 @@ class Orders:
 
     def condemn(self, record: Record, now: float, why: str) -> None:
         """Have an overdue child write its stacks; its kill is due a moment later."""
+        record.grace_until = record.deadline if record.stage is Stage.RETIRING else 0.0
         record.enter(Stage.KILLED, now, now + DUMP_S)
         record.why = why
         self.add(do.Dump(record.id))

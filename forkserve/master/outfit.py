@@ -33,6 +33,12 @@ class Outfit(Struct, frozen=True):
     trouble: str = ""  # why nobody can be born with it any more
 
     @property
+    def shortest_timeout_s(self) -> float:
+        """The least that a request of it can have; 0: for ever."""
+        limits = (self.settings.timeout, self.settings.request_timeout)
+        return min((limit_s for limit_s in limits if limit_s), default=0.0)
+
+    @property
     def most_descriptors(self) -> int:
         """How many descriptors each worker may need."""
         settings = self.settings

@@ -172,13 +172,14 @@ def _abandon_unwanted(state: State, orders: Orders, now: float) -> None:
 
 
 def _spawn_missing(state: State, orders: Orders, now: float) -> None:
-    """Spawn within the surge; while boots fail, one child at a time probes whether they still do."""
+    """Spawn within the surge; while boots fail, one child at a time probes whether they still do. So it is where more
+    workers die at work than is usual, but then without a pause."""
     if not state.backoff.allows(now):
         return
     coming = state.records.staged(*UNBORN, Stage.READY, generation=state.generation)
     missing = state.size - len([record for record in coming if not record.tired])
     room = state.most - len(state.records)
-    if state.backoff.level:
+    if state.backoff.level or state.losses.few_again_at(now, state.size) is not None:
         room = min(room, 1 - len(state.records.staged(*UNBORN)))
     for _ in range(min(missing, room)):
         orders.spawn(state.records.add(state.generation, now))

@@ -57,6 +57,7 @@ class Record(Struct):
     explained: bool = False  # it said why it cannot boot
     counted: bool = False  # its failure is counted, though it may still live
     why: str = ""  # why it was asked to leave or killed
+    grace_until: float = 0.0  # of one that was found overdue while it was RETIRING
 
     def enter(self, stage: Stage, now: float, deadline: float = 0.0) -> None:
         self.stage, self.since, self.deadline = stage, now, deadline

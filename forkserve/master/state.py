@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from forkserve.errors import ExitCode
 from forkserve.master.actions import Notify
-from forkserve.master.backoff import Backoff
-from forkserve.master.events import Policy
-from forkserve.master.records import STEADY_S, Phase, Record, Records, Stage
+from forkserve.master.backoff import CALM_S, FEW, Backoff, Losses
+from forkserve.master.events import Policy, WorkerExited
+from forkserve.master.records import SIGKILL, STEADY_S, Phase, Record, Records, Stage
 from forkserve.typed import Struct
 
 LEAVING = (Phase.DRAINING, Phase.STOPPING)
@@ -52,9 +52,6 @@ class Trouble(Struct):
         return news
 
 
-CALM_S = 10.0  # a worker that was born so long after the last failure may die young once without a back-off
-
-
 class State:
     """All of it in one place, and the questions that more than one rule asks."""
 
@@ -67,6 +64,8 @@ class State:
         self.serving = 0  # the generation that took over last; 0 before the first
         self.records = Records()
         self.backoff = Backoff(jitter)
+        self.losses = Losses()
+        self.first_deaths: dict[int, int] = {}  # by generation that serves, see is_loss
         self.trouble = Trouble()
         self.degraded = False  # fewer workers than wanted serve, because boots or forks fail
         self.loading = False  # a LoadConfig is unanswered
@@ -157,6 +156,34 @@ class State:
         ready_at = [record.ready_at for record in self.records.staged(Stage.READY) if record.ready_at is not None]
         return [moment + STEADY_S for moment in ready_at if moment >= self.backoff.began_at]
 
+    def is_loss(self, record: Record, event: WorkerExited, now: float) -> bool:
+        """Whether this child, which nobody asked to leave, worked before it died, however young it was.
+
+        It has ended a request; or its first one killed it, while requests of its generation do end: so many deaths like
+        that in a row say that they do not any more. Or somebody killed it, if that is not a habit.
+        """
+        if record.ready_at is None:
+            return False
+        deaths = self.first_deaths
+        if event.served:
+            deaths[record.generation] = 0
+        elif event.began and record.generation in deaths:
+            deaths[record.generation] += 1
+            if deaths[record.generation] > 2 * max(self.size, FEW):
+                del deaths[record.generation]
+        if event.began and record.generation in deaths:
+            return True
+        is_kill = event.signal == SIGKILL and not record.killed
+        return is_kill and not self.on_trial and self.losses.forgives_kill(record.born_at, now, self.size)
+
+    def count_loss(self, record: Record, now: float, error: str) -> None:
+        """Count a child that worked and died; against a generation that is on trial it says something all the same."""
+        record.counted = True
+        self.losses.add(now, self.size)
+        if self.on_trial and self.rollout and self.rollout.generation == record.generation:
+            self.rollout.failures += 1
+            self.trouble.error = error
+
     def count_failure(self, record: Record, now: float, error: str) -> float | None:
         """Count a child that does not boot, ``error`` where it did not say why; return the pause that this began.
 
@@ -189,6 +216,8 @@ class State:
             if not self.backoff.allows(now):
                 moments.append(self.backoff.until)
             moments += self.proofs()
+            if (few_again_at := self.losses.few_again_at(now, self.size)) is not None:
+                moments.append(few_again_at)
             if self.on_trial:
                 moments += map(self.settles_at, self.records.staged(Stage.READY, generation=self.generation))
         return min(moments, default=None)

@@ -19,6 +19,7 @@ from forkserve.master.plan import announce, end_reload, leave, plan
 from forkserve.master.records import Phase, Record, Stage
 from forkserve.master.state import Rollout, State, Trouble
 
+OVERDUE = "request overdue"
 ROUND_S = 1.0  # how much longer everybody has when this loop overslept
 SIZE_MIN, SIZE_MAX = 1, 1024
 # How it reads when an app wants what another process has: a port (EADDRINUSE), a lock (EAGAIN of flock, and words).
@@ -157,6 +158,8 @@ class Supervisor:
                 self._worker_retiring(event, now)
             case ev.WorkerTired():
                 self._worker_tired(event)
+            case ev.WorkerSpent():
+                self._worker_spent(event, now)
             case ev.WorkerTooBig():
                 self._worker_too_big(event, now)
             case ev.WorkerStopped() | ev.WorkerContinued():
@@ -246,6 +249,17 @@ class Supervisor:
             record.tired = event.reason
             self._orders.say("info", "worker tired", record, cause=event.reason)
 
+    def _worker_spent(self, event: ev.WorkerSpent, now: float) -> None:
+        """It was found overdue and is about to be killed: since it leaves by itself, it has the grace instead."""
+        record = self._state.records.staged_as(event.id, Stage.KILLED)
+        if record is None or record.killed or record.why != OVERDUE:
+            return
+        grace_until = record.grace_until or now + (self._state.policy.grace_s or QUICK_S)
+        if not (record.asked or record.counted):
+            self._state.count_loss(record, now, OVERDUE)
+        record.enter(Stage.RETIRING, now, grace_until)
+        self._orders.say("info", "worker leaves after its other requests", record, cause=record.why)
+
     def _worker_too_big(self, event: ev.WorkerTooBig, now: float) -> None:
         if record := self._state.records.staged_as(event.id, Stage.BOOTING, Stage.READY, Stage.RETIRING):
             self._orders.condemn(record, now, "over max_worker_memory_hard")
@@ -276,7 +290,11 @@ class Supervisor:
         pause_s = None
         # Who was told by others to leave, and left in peace, did not crash, however young it was.
         peaceful = record.told and record.ready_at is not None and not (event.code or event.signal)
-        if record.failed(now, self._state.steady_s(record)) and not peaceful:
+        unasked = not (record.asked or record.counted or peaceful)
+        young = record.failed(now, self._state.steady_s(record))
+        if unasked and (self._state.is_loss(record, event, now) or not young):
+            self._state.count_loss(record, now, f"worker died at work: {cause}")
+        elif unasked:
             moment = "before it was ready" if record.ready_at is None else "as soon as it was ready"
             error = "" if record.explained else f"worker exited {moment}: {cause}"
             pause_s = self._state.count_failure(record, now, error)
@@ -285,19 +303,22 @@ class Supervisor:
 
     def _ticked(self, event: ev.Ticked, now: float) -> None:
         if event.overslept:
-            self._skip_killing_round(now)
+            self._skip_killing_round(now, event.deaf_s)
             return
         for overdue in event.overdue:
             if record := self._state.records.staged_as(overdue.id, Stage.READY, Stage.RETIRING):
-                self._orders.condemn(record, now, "request overdue")
+                self._orders.condemn(record, now, OVERDUE)
                 self._orders.say("error", "request overdue", record, request=overdue.request, age_s=overdue.age_s)
 
-    def _skip_killing_round(self, now: float) -> None:
-        """Give everybody who is due one more round: while we stood still, nobody was heard. The hands log it."""
+    def _skip_killing_round(self, now: float, deaf_s: float = 0.0) -> None:
+        """Give everybody as much more time as we stood still, and one more round: nobody was heard, and perhaps the
+        children stood still as well. The hands log it."""
         self._state.deaf_until = now + ROUND_S
         for timed in (*self._state.records, self._state.rollout, self._state.upgrade):
-            if timed and timed.is_due(now):
-                timed.deadline = now + ROUND_S
+            if timed and timed.deadline:
+                timed.deadline += deaf_s
+                if timed.is_due(now):
+                    timed.deadline = now + ROUND_S
 
     def _reload(self) -> None:
         self._state.wishes += 1
@@ -334,7 +355,9 @@ class Supervisor:
         state.size = event.policy.size if event.resize else state.size
         state.last_issued += 1
         state.generation = state.last_issued
-        state.unproven &= {record.generation for record in state.records}
+        living = {record.generation for record in state.records}
+        state.unproven &= living
+        state.first_deaths = {one: deaths for one, deaths in state.first_deaths.items() if one in living}
         state.unproven.add(state.generation)
         state.rollout = Rollout(state.generation, now, _deadline(now, event.policy.reload_timeout_s), state.covered)
         state.unsettled = True

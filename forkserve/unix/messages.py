@@ -1,6 +1,6 @@
 """What the master and a child say to each other: typed messages, one per datagram of their channel.
 
-Knows no socket. Up: Ready, BootFailure, Retiring, Tired, Stuck, Dumped.
+Knows no socket. Up: Ready, BootFailure, Retiring, Tired, Spent, Stuck, Dumped.
 Down: Serve, Look, Leave, Hurry, Reopen.
 """
 
@@ -34,6 +34,10 @@ class Tired(Struct, frozen=True, tag="tired"):
     reason: str
 
 
+class Spent(Struct, frozen=True, tag="spent"):
+    """Up: the overdue request is answered, and its thread hangs. I take nobody new, and leave after the others."""
+
+
 class Stuck(Struct, frozen=True, tag="stuck"):
     """Up: I cannot accept, and somebody waits whom only I was told of; let the others look."""
 
@@ -64,7 +68,7 @@ class Reopen(Struct, frozen=True, tag="reopen"):
     """Down: open the log files again."""
 
 
-Up = Ready | BootFailure | Retiring | Tired | Stuck | Dumped
+Up = Ready | BootFailure | Retiring | Tired | Spent | Stuck | Dumped
 Down = Serve | Look | Leave | Hurry | Reopen
 
 UP: Codec[Up] = Codec(Up)

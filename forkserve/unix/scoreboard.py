@@ -48,6 +48,16 @@ class Row:
         self._bytes[:] = bytes(_ROW_BYTES)
 
     @property
+    def begun(self) -> int:
+        """How many requests the slot's owner has begun."""
+        return self.ints[REQUESTS]
+
+    @property
+    def ended(self) -> int:
+        """How many of them have ended, if no more than one runs."""
+        return max(0, self.ints[REQUESTS] - (self.doubles[DEADLINE] != 0.0))
+
+    @property
     def line(self) -> str:
         """The running (or last) request's method and target; control characters are the reader's to escape."""
         return bytes(self._bytes[_TEXT_AT:]).rstrip(b"\0").decode("latin-1")

@@ -11,7 +11,8 @@ from os import read
 from types import FrameType
 from typing import Any
 
-# The master's: everything that may be sent to it on purpose. CHLD must have a handler, or it is not delivered.
+# The master's: everything that may be sent to it on purpose. CHLD must have a handler, or it is not delivered. CONT
+# tells that it was stopped.
 MASTER = (
     signal.SIGHUP,
     signal.SIGINT,
@@ -23,6 +24,7 @@ MASTER = (
     signal.SIGUSR2,
     signal.SIGWINCH,
     signal.SIGCHLD,
+    signal.SIGCONT,
 )
 
 # A worker's. INT, QUIT and HUP come to the whole process group (a terminal, pkill): what they mean is the master's

@@ -114,10 +114,12 @@ def events(policy: ev.Policy, name: str, words: list[str]) -> list[ev.Event]:
         case "Continued":
             return [ev.WorkerContinued(id) for id in ids]
         case "Exited":
-            return [ev.WorkerExited(id, code, signal) for id in ids]
+            return [ev.WorkerExited(id, code, signal, "began" in texts, "served" in texts) for id in ids]
+        case "Spent":
+            return [ev.WorkerSpent(id) for id in ids]
         case "Tick":
             overdue = tuple(ev.Overdue(id, float(values["age"]), values["request"]) for id in ids)
-            return [ev.Ticked(overdue, overslept="overslept" in texts)]
+            return [ev.Ticked(overdue, overslept="overslept" in texts, deaf_s=float(values.get("deaf", 0)))]
         case "Loaded":
             return [
                 ev.ConfigLoaded(

@@ -31,6 +31,8 @@ class Child:
     leaves: bool = False  # said that it retires by itself
     tired: bool = False  # said that it wants to be replaced
     guilty: bool = False  # its request was reported overdue, or its memory as too much
+    overdue: bool = False  # its request was
+    spent: bool = False  # said that it leaves for that
     stopped: bool = False  # by a SIGSTOP
     resumes: bool = False  # an order of ours continued it, which the mind has not heard yet
     patience_until: float = NEVER  # how long it may serve and be stopped

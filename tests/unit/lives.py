@@ -32,6 +32,8 @@ class Step(Enum):
     BOOT_FAILS = auto()
     OBEY = auto()
     CRASH = auto()
+    CRASH_AT_WORK = auto()
+    SPENT = auto()
     RETIRE_ITSELF = auto()
     TIRE = auto()
     TIRE_ALL = auto()
@@ -136,6 +138,14 @@ def happen(world: World, step: Step, turn: int) -> None:
             world.end(booting, code=3)
         case Step.CRASH if someone:
             world.end(someone, *((1, 0), (0, 11), (0, 9), (0, 0))[turn])
+        case Step.CRASH_AT_WORK if serving:
+            world.end(serving, *((1, 0), (0, 11), (0, 9), (0, 0))[turn], began=True, served=turn % 2 == 0)
+        case Step.SPENT:
+            dumped = [c for c in world.forked() if c.dumped and c.overdue and not c.spent and c.killed_at is None]
+            if (child := _pick(dumped, turn)) and not child.stopped:
+                world.say_spent(child)
+            else:
+                world.tell(ev.Ticked())
         case Step.OBEY | Step.REAP | Step.STOP | Step.CONTINUE | Step.GROW_TOO_BIG:
             _happen_to_a_process(world, step, turn)
         case Step.RETIRE_ITSELF if serving:
@@ -188,7 +198,7 @@ def _tell_nonsense(world: World, turn: int) -> None:
     """Facts about nobody, and answers that nobody waits for, change nothing."""
     nobody = 10_000
     facts = (
-        (ev.WorkerReady(nobody), ev.WorkerTired(nobody, "")),
+        (ev.WorkerReady(nobody), ev.WorkerTired(nobody, ""), ev.WorkerSpent(nobody)),
         (ev.WorkerExited(nobody, 0, 9), ev.WorkerTooBig(nobody, 2, 1)),
         (ev.Forked(nobody), ev.WorkerStopped(nobody)),
         (ev.WorkerRetiring(nobody, ""), ev.WorkerContinued(nobody)),

@@ -26,7 +26,7 @@ def as_before() -> Iterator[None]:
 
 
 def test_every_signal_to_the_master_is_a_wish_a_wake_up_or_ignored_by_name() -> None:
-    assert set(signals.MASTER) == set(WISHES) | {signal.SIGCHLD, signal.SIGWINCH}
+    assert set(signals.MASTER) == set(WISHES) | {signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH}
 
 
 def test_wishes_that_come_together_are_met_from_stop_to_reopen() -> None:
@@ -36,8 +36,9 @@ def test_wishes_that_come_together_are_met_from_stop_to_reopen() -> None:
 
 
 def test_every_signal_of_the_master_means_something_to_a_worker_too() -> None:
-    # The default of both is to do nothing.
-    assert set(signals.MASTER) - {signal.SIGCHLD, signal.SIGWINCH} == set(signals.WORKER) | set(signals.WORKER_IGNORES)
+    # The default of these is to do nothing.
+    silent = {signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH}
+    assert set(signals.MASTER) - silent == set(signals.WORKER) | set(signals.WORKER_IGNORES)
     assert signals.DUMP not in (*signals.MASTER, *signals.WORKER, *signals.WORKER_IGNORES)
 
 

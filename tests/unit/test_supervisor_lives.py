@@ -225,7 +225,7 @@ def test_promise_06_one_young_death_is_forgiven_and_a_loop_of_them_is_not(boot_s
     pauses: list[object] = []
     for _ in range(6):
         [child] = world.serving()
-        world.end(child, signal=9)
+        world.end(child, signal=11)
         [line] = [line for line in world.heard if isinstance(line, do.Say) and line.sentence == "worker exited"][-1:]
         pauses.append(dict(line.fields).get("retry_s"))
         while not world.unanswered:
@@ -235,6 +235,61 @@ def test_promise_06_one_young_death_is_forgiven_and_a_loop_of_them_is_not(boot_s
         world.now += boot_s
         world.say_ready(world.booting()[0])
     assert pauses == [None, 0.5, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_promise_06_page_that_kills_its_worker_never_stops_the_service() -> None:
+    """Ten seconds in which four workers die each second, half of them before they have served anything."""
+    world = served(ev.Policy(size=2))
+    world.heard.clear()
+    began = world.now
+    for number in range(40):
+        world.go_on(0.25)
+        victims = world.serving()
+        assert victims or world.booting(), "somebody is always on the way"
+        for child in victims[:1]:
+            world.end(child, signal=11, began=True, served=number % 2 == 0)
+    assert world.mind.backoff_level == 0
+    assert not world.mind.degraded
+    assert world.count(do.Spawn) <= 40
+    world.go_on(1)
+    assert world.at_full_strength()
+    assert world.now - began == 11
+
+
+def test_promise_06_page_that_kills_its_worker_at_once_is_no_fork_bomb() -> None:
+    world = served(ev.Policy(size=16))
+    world.heard.clear()
+    for _ in range(200):
+        world.go_on(0.05)  # a boot takes 0.1 s
+        for child in world.serving():
+            world.end(child, signal=11, began=True, served=True)
+    assert world.count(do.Spawn) <= 10 * (16 + 10) + 16, "the size in a second, and beyond it one at a time"
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_promise_06_five_kills_in_a_row_cost_a_boot_each(size: int) -> None:
+    world = served(ev.Policy(size=size))
+    for _ in range(5):
+        world.end(world.serving()[-1], signal=9)
+        world.go_on(0.11)
+        assert world.at_full_strength()
+    assert not world.mind.degraded
+
+
+@pytest.mark.parametrize("boot_s", [0.1, 12.0])
+def test_promise_06_kills_that_do_not_end_back_off(boot_s: float) -> None:
+    """As of the kernel when memory is short. A slow boot makes no calm."""
+    world = World(ev.Policy(size=1, boot_timeout_s=0.0))
+    world.go_on(1)
+    for _ in range(8):
+        world.end(world.serving()[0], signal=9)
+        while not world.unanswered:
+            world.now += 0.1
+            world.tell(ev.Ticked())
+        world.answer_fork()
+        world.now += boot_s
+        world.say_ready(world.booting()[0])
+    assert world.mind.backoff_level >= 2
 
 
 def test_young_death_is_forgiven_again_after_a_calm_time() -> None:

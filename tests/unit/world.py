@@ -356,14 +356,19 @@ class World:
         assert child.dumped or child.killed_at is not None, "a worker that is too big was let be"
 
     def say_overdue(self, child: Child, overslept: bool = False) -> None:
-        child.guilty = not overslept
+        child.guilty = child.overdue = not overslept
         self.tell(ev.Ticked((ev.Overdue(child.id, 31.0, "GET /"),), overslept))
         assert overslept or child.dumped, "an overdue request was let be"
 
-    def end(self, child: Child, code: int = 0, signal: int = 0) -> None:
+    def say_spent(self, child: Child) -> None:
+        """It was dumped for a request, and has answered that; once in a life."""
+        child.dumped, child.leaves, child.spent = False, True, True
+        self.tell(ev.WorkerSpent(child.id))
+
+    def end(self, child: Child, code: int = 0, signal: int = 0, *, began: bool = False, served: bool = False) -> None:
         del self.children[child.id]
         self.ended += 1
-        self.tell(ev.WorkerExited(child.id, code, signal))
+        self.tell(ev.WorkerExited(child.id, code, signal, began, served))
 
     # Life goes on
 
