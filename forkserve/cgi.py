@@ -76,7 +76,7 @@ class _Stdout:
     def guard_end(self) -> None:
         """Nobody but the web server could see it."""
 
-    release_end = flush_meanwhile = guard_end
+    release_end = flush_meanwhile = restart_clock = guard_end
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         self.send(head)

@@ -274,11 +274,15 @@ class Connection(Inlet):
 
     def pause_clock(self) -> float:
         """Take the running request's deadline away for a moment: what follows is not on the app's time."""
-        return self._loop.pause_clock()
+        return self._loop.timer.pause()
 
     def resume_clock(self, deadline: float, waited_s: float) -> None:
         """Give it back, so much later."""
-        self._loop.resume_clock(deadline, waited_s)
+        self._loop.timer.resume(deadline, waited_s)
+
+    def restart_clock(self) -> None:
+        """The app has given a part of its response: its time for the next one begins."""
+        self._loop.timer.restart()
 
     @property
     def head_sent(self) -> bool:
@@ -299,7 +303,7 @@ class Connection(Inlet):
             if now >= loop.tick_at:
                 loop.on_tick(now, line)
             loop.requests += 1
-            loop.begin(now + loop.timeout_s, now, loop.requests, line)
+            loop.begin(now + loop.first_s, now, loop.requests, line)
             if flags & FORWARDED:
                 apply_forwarded(environ, self._door.forwarders.trust)
             response = self.response_kind()
@@ -343,8 +347,6 @@ class Connection(Inlet):
     def _after(self, response: Response, flags: int, waits: bool) -> None:
         """Go on after a response that is the last one, or that the client had not taken when the app ended."""
         self.take_back()
-        if response.exit is not None:
-            self._loop.leave(f"the app raised {type(response.exit).__name__}")
         if self.fd < 0:
             return
         if response.aborted:

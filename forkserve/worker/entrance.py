@@ -58,12 +58,18 @@ class Entrance:
     ) -> None:
         self._loop = loop
         self._channel = channel
-        extend = loop.extend_deadline
-        self._make_door: Callable[[Listener], Door] = lambda one: kind_of_door(one)(
-            one, settings, context, loop.kind,
-            generation=generation, slot=slot, extend_deadline=extend, spool=loop.spool,
-        )  # fmt: skip
-        doors = [self._make_door(one) for one in listeners]
+        extend = loop.timer.extend_deadline
+
+        def make_door(one: Listener) -> Door:
+            door = kind_of_door(one)(
+                one, settings, context, loop.kind,
+                generation=generation, slot=slot, extend_deadline=extend, spool=loop.spool,
+            )  # fmt: skip
+            door.template["forkserve.retire"] = loop.ask_for_replacement
+            return door
+
+        self._make_door: Callable[[Listener], Door] = make_door
+        doors = [make_door(one) for one in listeners]
         self._doors = {door.fileno(): door for door in doors}
         self._by_name = {door.name: door for door in reversed(doors)}  # one that stands in comes after its like
         self._asleep = {fd for fd, door in self._doors.items() if not door.listener.listens}

@@ -21,7 +21,7 @@ from forkserve.unix.borrowed import Borrowed
 from forkserve.unix.channel import Channel
 from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Look, Reopen, Retiring, Serve, Tired
 from forkserve.unix.relay import Relay
-from forkserve.unix.scoreboard import BEGAN, DEADLINE, Row
+from forkserve.unix.scoreboard import BEGAN, Row
 from forkserve.unix.signals import Wakeup
 from forkserve.worker import logs
 from forkserve.worker.attendant import Attendant
@@ -32,6 +32,7 @@ from forkserve.worker.flusher import Flusher
 from forkserve.worker.room import Room
 from forkserve.worker.state import IDLE, WRITING
 from forkserve.worker.thrift import Thrift
+from forkserve.worker.timer import Limits, Timer
 from forkserve.wsgi.app import App
 from forkserve.wsgi.out import PeerGone
 from forkserve.wsgi.response import Response, clock
@@ -80,6 +81,8 @@ class Loop:
         self.requests = 0
         self.begin = row.begin
         self.deadline = row.doubles
+        self.timer = Timer(Limits(settings), row)
+        self.first_s = self.timer.limits.first_s
         self.access = access
         self.connections: dict[int, Connection] = {}
         self.readers: dict[int, Callable[[], None]] = {}  # what to do when a descriptor is readable
@@ -90,7 +93,6 @@ class Loop:
         self.view = memoryview(self.buffer)
         self.keep_alive = settings.keepalive > 0
         self.keepalive_s = settings.keepalive
-        self.timeout_s = settings.timeout or _NEVER
         self.header_timeout_s = settings.header_timeout or _NEVER
         self.body_timeout_s = settings.body_timeout or _NEVER
         self.body_min_rate = settings.body_min_rate
@@ -102,7 +104,7 @@ class Loop:
         self.flusher = Flusher(self.send_timeout_s)
         self.epoll = epoll()
         self.poll: Callable[[float | None, int], list[tuple[int, int]]] = self.epoll.poll
-        self.is_retiring = False
+        self.is_retiring = self._is_given_up = False
         self.relay = relay if settings.relay else None  # what an older generation has put there is taken all the same
         self.attendant = None if self.relay is None else Attendant(self)
         self._entrance = Entrance(self, settings, listeners, relay, channel, context, generation=generation, slot=slot)
@@ -200,23 +202,6 @@ class Loop:
         """Whether every thread has a request."""
         return False
 
-    def extend_deadline(self, seconds: float) -> None:
-        """Let the running request take ``seconds`` more from now on: ``environ["forkserve.extend_deadline"](60)``."""
-        if not 0 < seconds < _NEVER:
-            raise ValueError(f"extend_deadline takes a number of seconds above 0, not {seconds!r}")
-        if self.deadline[DEADLINE]:  # else no request runs
-            self.deadline[DEADLINE] = max(self.deadline[DEADLINE], monotonic() + seconds)
-
-    def pause_clock(self) -> float:
-        """Take the running request's deadline away for a moment: what follows is not on the app's time."""
-        deadline = self.deadline[DEADLINE]
-        self.deadline[DEADLINE] = _NEVER  # 0 would say that nothing runs
-        return deadline
-
-    def resume_clock(self, deadline: float, waited_s: float) -> None:
-        """Give it back, so much later."""
-        self.deadline[DEADLINE] = deadline + waited_s
-
     def on_tick(self, now: float, line: bytes) -> None:
         """Spell the Date and show what runs, about once a second."""
         if now >= clock.until:
@@ -244,6 +229,12 @@ class Loop:
         return True
 
     # the end
+
+    def ask_for_replacement(self) -> None:
+        """Be replaced, the replacement first: ``environ["forkserve.retire"]()``. By any thread; said once is enough."""
+        if not self._is_given_up:
+            self._is_given_up = True
+            self._channel.send(UP.encode(Tired("the app asked for it")))
 
     def leave(self, reason: str) -> None:
         """Retire by our own decision; the master is told, so that it replaces us."""

@@ -217,6 +217,10 @@ class Outlet:
         """Give it back, so much later."""
         raise NotImplementedError
 
+    def restart_clock(self) -> None:
+        """The app has given a part of its response: its time for the next one begins."""
+        raise NotImplementedError
+
     def wait_for(self, event: int, bound_s: float) -> bool:
         """Wait until poll(2) tells of ``event``, for so long at most; not on the app's time, or a slow client would
         get the worker killed."""

@@ -47,7 +47,12 @@ def listener_template(
         "forkserve.generation": generation,
         "forkserve.slot": slot,
         "forkserve.extend_deadline": extend_deadline,
+        "forkserve.retire": _stay,
     }
+
+
+def _stay() -> None:
+    """Ask for nothing: where no worker serves (a CGI program), the process ends after the request anyway."""
 
 
 def connection_template(listener: Environ, peer: Any) -> Environ:

@@ -48,6 +48,9 @@ class Out(Protocol):
     def flush_meanwhile(self) -> None:
         """The app goes on without a piece: have what is kept written meanwhile."""
 
+    def restart_clock(self) -> None:
+        """The app has given a part of its response, and goes on: its time for the next part begins."""
+
 
 class _Ended:
     """Where the bytes of a response go that has ended: nowhere, since the connection may be at its next one."""
@@ -61,7 +64,7 @@ class _Ended:
     def guard_end(self) -> None:
         """There is none any more."""
 
-    release_end = flush_meanwhile = guard_end
+    release_end = flush_meanwhile = restart_clock = guard_end
 
 
 ENDED = _Ended()

@@ -80,7 +80,6 @@ class Response:
     is_broken: bool = False  # no more of the request's body will come: it was said, and answered where it could be
     _instead: str = ""  # the status of an answer of ours: whatever the app still gives goes nowhere
     aborted: bool = False  # the client must see that the body is not whole; keep_alive is false
-    exit: BaseException | None = None  # the app wants this process to end (SystemExit); keep_alive is false
     _status_line: bytes = b""
     _lines: Sequence[bytes] = ()
     _plain_head: bytes = b""  # status and headers as one, where the body is small and only our own lines come between
@@ -194,6 +193,8 @@ class Response:
             self.full = True
             log.warning("app sent more than its Content-Length; the rest was dropped", **self._about())
         self.body_bytes += len(data)
+        if self.body_bytes != self.length:
+            self.out.restart_clock()  # a response that goes on is no hang; what comes in one piece never gets here
         data = self._piece(data)
         if not head:
             self.out.send(data)
@@ -283,7 +284,6 @@ class Response:
         if self.out is FORKED:
             raise error  # sys.exit() in a process that the app has forked, say, is that process's end
         self.keep_alive = False
-        self.exit = None if isinstance(error, Exception) else error
         is_fault = not (self.is_broken and is_of_body(error))
         if is_fault:
             log.exception("app raised", error, **self._about())
@@ -341,7 +341,11 @@ class Response:
 
 
 def respond(app: App, environ: Environ, response: Response) -> None:
-    """Run the app for one request. Never raises: faults of the app are logged and answered, an exit is noted."""
+    """Run the app for one request. Never raises: whatever the app raises is logged and answered.
+
+    BaseException, too: out of a request CancelledError, SystemExit (argparse in a view), a time-out of gevent or a
+    panic of a Rust extension say nothing of the process. Whoever wants its end has environ["forkserve.retire"].
+    """
     body: Any = None
     try:
         body = app(environ, response.start_response)
@@ -376,7 +380,6 @@ def _close(body: Any, response: Response) -> None:
             body.close()
     except BaseException as error:
         response.keep_alive = False
-        response.exit = response.exit or (None if isinstance(error, Exception) else error)
         log.exception("app raised in close()", error)
 
 

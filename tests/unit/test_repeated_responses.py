@@ -33,6 +33,9 @@ class Wire:
     def flush_meanwhile(self) -> None:
         pass
 
+    def restart_clock(self) -> None:
+        pass
+
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         raise AssertionError("no files here")
 

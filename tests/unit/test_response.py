@@ -1,5 +1,6 @@
 """forkserve/wsgi/response.py: one request through the app, what it sends, and how faults of the app end."""
 
+import asyncio
 import io
 import os
 import re
@@ -25,6 +26,7 @@ class Wire:
         self.sends: list[bytes] = []
         self.last = b""  # what was sent as the last
         self.is_guarded = False  # its end must look like a cut until all has left
+        self.restarts = 0  # of the clock
         self._room = room
 
     def send(self, data: bytes, /) -> None:
@@ -48,6 +50,9 @@ class Wire:
 
     def flush_meanwhile(self) -> None:
         pass
+
+    def restart_clock(self) -> None:
+        self.restarts += 1
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int, /) -> None:
         self.send(head + os.pread(fd, count, offset))
@@ -418,14 +423,18 @@ def test_a_fault_in_head_has_no_body(said: io.FileIO) -> None:
     assert (wire.body, response.body_bytes) == (b"", 0)
 
 
-@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_an_exit_of_the_app_is_answered_and_noted(kind: type[BaseException], said: io.FileIO) -> None:
-    def app(environ: Any, start_response: Start) -> list[bytes]:
-        raise kind
+class Panic(BaseException):
+    """As pyo3, gevent and func_timeout have them."""
 
-    response, wire = run(app)
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, Panic])
+def test_whatever_a_request_raises_is_a_500_and_a_traceback(kind: type[BaseException], said: io.FileIO) -> None:
+    def app(environ: Any, start_response: Start) -> list[bytes]:
+        raise kind("out of a request")
+
+    _, wire = run(app)
     assert wire.head[0].startswith("HTTP/1.1 500 ")
-    assert type(response.exit) is kind
+    assert "out of a request" in text_of(said)
 
 
 # the end of the iterable
