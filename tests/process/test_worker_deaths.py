@@ -104,21 +104,6 @@ def test_young_worker_that_is_killed_once_is_replaced_at_once() -> None:
         s.wait_status("generation 1, 2 workers")
 
 
-def test_promise_06_app_that_raises_system_exit_ends_its_worker_after_the_answer_and_backs_off() -> None:
-    s = Server(app="fresh_app:app", workers=1, expect=["app raised", "degraded"])
-    s.write_app("import sys\ndef app(environ, start_response):\n    sys.exit(0)\n")
-    with s:
-        [old] = s.workers()
-        for number in range(1, 4):
-            assert s.get().status == 500
-            s.wait_line("worker retired itself", count=number)
-            s.wait_line("worker ready", count=number + 1)
-        assert old not in s.workers()
-        first, second = _pauses(s)
-        assert first < second
-        assert not s.lines("full strength again"), "it did not hold"
-
-
 def test_promise_06_crash_loop_backs_off_and_recovers() -> None:
     s = Server(app="fresh_app:app", workers=2, expect=["worker exited", "worker could not boot", "degraded"])
     s.write_app(answers("good"))
