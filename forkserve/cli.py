@@ -82,9 +82,9 @@ def check_app(settings: Settings, who: "Identity | None" = None) -> int:
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            code = _load_app(settings, who)
-            from forkserve.worker.ending import ending
+            from forkserve.worker.ending import ending  # before the app, which may patch what it binds
 
+            code = _load_app(settings, who)
             ending.cut_short(_VERDICT + code, with_helpers=True)  # or what the import has started would stay
         finally:
             os._exit(_VERDICT + code)

@@ -27,14 +27,18 @@ class Standing:
         """``name``: as it was called at the start. What it leads to now is entered by ``follow``."""
         self._name = name
         self._trouble = ""
-        self._here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._was = here()
+        try:
+            self._here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:  # out of descriptors: then the way back is by its name
+            self._here = -1
 
     def __enter__(self) -> "Standing":
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._here)
+        if self._here >= 0:
+            os.close(self._here)
 
     def follow(self) -> None:
         """Go where the name leads now; if it leads nowhere, stay, for whoever does not need it."""
@@ -59,7 +63,13 @@ class Standing:
 
     def back(self) -> None:
         """Return to where we stood; may be done twice."""
-        os.fchdir(self._here)
+        try:
+            if self._here >= 0:
+                os.fchdir(self._here)
+            else:
+                os.chdir(self._was)
+        except OSError as error:
+            log.error("folder that we stood in cannot be entered again", folder=self._was, cause=error.strerror)
 
 
 def here() -> str:

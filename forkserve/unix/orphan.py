@@ -8,14 +8,14 @@ C code that never lets go of the GIL outlives a killed master: docs/promises.md,
 and needs ctypes: 8 ms and 1 MiB of each worker.) Sources: fcntl(2) F_SETOWN and O_ASYNC; faulthandler.
 """
 
-import _thread
 import faulthandler
 import fcntl
 import os
 import signal
-import time
+from _thread import start_new_thread
 from collections.abc import Callable
 from os import read
+from time import sleep
 from types import FrameType
 
 _LAST_PART = 0.1  # of the grace, is there to end by oneself in
@@ -66,7 +66,7 @@ class Lifeline:
                 left_s = max(0.1, grace_s)
                 faulthandler.dump_traceback_later(left_s, exit=True, file=stacks_fd)
                 try:
-                    _thread.start_new_thread(_ask_later, (left_s - min(1.0, left_s * _LAST_PART), ask))
+                    start_new_thread(_ask_later, (left_s - min(1.0, left_s * _LAST_PART), ask))
                 except RuntimeError:
                     pass  # no room for a thread: the watchdog ends it
 
@@ -84,5 +84,5 @@ class Lifeline:
 
 def _ask_later(wait_s: float, ask: Callable[[], None]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # signals are the main thread's
-    time.sleep(wait_s)
+    sleep(wait_s)
     ask()

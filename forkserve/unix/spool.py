@@ -8,7 +8,7 @@ Sources: open(2) O_TMPFILE, posix_fallocate(3), proc(5) mountinfo, cgroup-v2 mem
 
 import errno
 import os
-from _thread import allocate_lock
+from _thread import RLock
 from io import FileIO
 from os import open as open_file
 from time import monotonic
@@ -29,7 +29,7 @@ class Spool:
         self._limit = limit
         self._cell = memoryview(bytearray(8)).cast("q") if cell is None else cell
         self._cells = self._cell if cells is None else cells
-        self._lock = allocate_lock()
+        self._lock = RLock()  # the handler of an overdue request may come amid what holds it
         self._used = 0
         self._granted = 0  # what our cell says: at least what is used
         self._most = 0
@@ -96,7 +96,7 @@ class Spool:
 
     def forget(self) -> None:
         """Count for nobody from now on, in a process that the app has forked: the cell stays the worker's."""
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._cell = self._cells = memoryview(bytearray(8)).cast("q")
 
     def _bound(self, others: int) -> float:

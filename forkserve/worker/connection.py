@@ -351,6 +351,11 @@ class Connection(Inlet):
             return
         if response.aborted:
             self._abort()
+        elif waits and self._backlog is not None and self._backlog.error is not None:
+            try:
+                self.write_kept()
+            except PeerGone:
+                pass  # the client was given up while the app was silent: that is said, and it is closed
         elif waits:
             self._await_room(then_close=not response.keep_alive)
         elif flags & KEEP_ALIVE or self._upload is not None:

@@ -8,13 +8,13 @@ Sources: Py_FinalizeEx, threading._shutdown, multiprocessing.util._exit_function
 """
 
 import _io
-import _thread
 import atexit
 import gc
 import os
 import sys
-import time
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator
+from time import sleep
 from typing import Any
 
 from forkserve.errors import ExitCode
@@ -54,7 +54,7 @@ class Ending:
         Processes of multiprocessing that nobody would ever end are ended; ``with_helpers``: all of them.
         """
         try:
-            _thread.start_new_thread(_exit_in, (within_s, code))
+            start_new_thread(_exit_in, (within_s, code))
         except RuntimeError:
             pass  # no room for a thread: the master's KILL comes
         try:
@@ -124,7 +124,7 @@ def _await_threads() -> None:
 
 
 def _exit_in(seconds: float, code: int) -> None:
-    time.sleep(seconds)
+    sleep(seconds)
     os._exit(code)
 
 

@@ -42,9 +42,13 @@ class Flusher:
         if backlog.is_watched or not self._is_running():
             return
         assert self._epoll is not None
-        backlog.is_watched = True
+        try:
+            self._epoll.register(out.fd, EPOLLOUT)
+        except OSError as error:  # too many watches: epoll_ctl(2)
+            log.info("no flusher; what is kept waits for the app", cause=error.strerror)
+            return
         self._watched[out.fd] = (out, backlog)
-        self._epoll.register(out.fd, EPOLLOUT)
+        backlog.is_watched = True
         with self._start:
             if self._bell.locked():
                 self._bell.release()

@@ -18,7 +18,7 @@ from forkserve.unix import signals
 from forkserve.unix.title import set_helper_title
 from forkserve.worker.ending import ending
 from forkserve.wsgi.app import user_traceback
-from forkserve.wsgi.out import FORKED
+from forkserve.wsgi.out import FORKED, PeerGone
 
 if TYPE_CHECKING:
     from forkserve.accesslog import AccessLog
@@ -65,6 +65,7 @@ class Forks:
         signals.give_back((*signals.WORKER, *signals.WORKER_IGNORES))
         faulthandler.unregister(signals.DUMP)
         signal.signal(signals.DUMP, signal.SIG_DFL)
+        os.close(birth.stacks)
         birth.lifeline.forget()
         for listener in birth.listeners:
             listener.close()
@@ -87,6 +88,8 @@ def end_fork(error: BaseException | None) -> int:
     As if it had come to the end of its program; or with the traceback of what it raised.
     """
     cause = error.__cause__ if isinstance(error, AppImportError) else error
+    if isinstance(cause, PeerGone):  # it had an answer for a client that is the worker's
+        cause = None
     code: int = ExitCode.OK if cause is None else ExitCode.FAILURE
     if isinstance(cause, SystemExit):
         code = cause.code if isinstance(cause.code, int) else ExitCode.OK if cause.code is None else ExitCode.FAILURE

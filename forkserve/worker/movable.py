@@ -66,6 +66,8 @@ class Movable(Outlet):
             self._held.release()  # or it would be read once more
         if not relay.put(self.fd, moved):
             return False
-        self._loop.epoll.unregister(self.fd)  # which else knows it for as long as anybody has it open: epoll(7)
+        thrift = self._loop.thrift
+        if thrift is None or not thrift.forget(self):
+            self._loop.epoll.unregister(self.fd)  # which else knows it for as long as anybody has it open: epoll(7)
         self.close()
         return True

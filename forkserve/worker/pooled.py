@@ -179,6 +179,7 @@ class ThreadedConnection(Connection):
                 pass
         else:
             self.guard_end()
+            self.cut()
             nobody = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
             os.dup2(nobody.fileno(), self.fd, inheritable=False)
             nobody.close()

@@ -11,7 +11,7 @@ import _socket
 from collections.abc import Callable
 from functools import partial
 from select import EPOLLIN
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from forkserve.log import log
 from forkserve.protocol.http import Decoder
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forkserve.worker.connection import Connection
     from forkserve.worker.entrance import Entrance
     from forkserve.worker.loop import Loop
+    from forkserve.worker.movable import Movable
 
 _HEAD_BYTES = 16 * 1024
 _NOBODY_COMES_S = 10.0
@@ -106,7 +107,15 @@ class Thrift:
         else:
             self._entrance.leave_to_siblings()
 
+    def forget(self, connection: "Movable") -> bool:
+        """Hold a connection no longer, which goes; whether it was held, and so is not in epoll."""
+        was_held = connection in self._held
+        self._held.discard(cast("Connection", connection))
+        return was_held
+
     def _read(self, connection: "Connection", reader: Callable[[], None]) -> None:
+        if self.forget(connection):  # it is overdue, or has to make room
+            self._look_at(connection)
         if connection.state is IDLE:
             if not self.admits(connection):
                 return
@@ -150,8 +159,9 @@ class Thrift:
         if connection.pass_on():
             return
         if connection.is_movable:
-            self._loop.epoll.unregister(connection.fd)
-            self._held.add(connection)
+            if connection not in self._held:
+                self._loop.epoll.unregister(connection.fd)
+                self._held.add(connection)
         else:
             connection.linger()  # there were more of them than requests left
 

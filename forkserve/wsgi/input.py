@@ -4,6 +4,7 @@ So a slow sender costs memory or disk, never the worker. Where the disk has no r
 PEP 3333, "Input and Error Streams".
 """
 
+import os
 from io import BufferedRandom, BytesIO
 from typing import IO
 
@@ -17,7 +18,7 @@ _STEP_BYTES = 1 << 20  # of the disk, set aside at once
 class BufferedBody:
     """One body while it arrives."""
 
-    __slots__ = ("_disk", "_file", "_limit", "_room", "_spool", "length")
+    __slots__ = ("_disk", "_file", "_limit", "_pid", "_room", "_spool", "length")
 
     def __init__(self, limit: int, spool: Spool) -> None:
         self.length = 0
@@ -48,7 +49,10 @@ class BufferedBody:
         return self._file
 
     def close(self) -> None:
-        """Forget the body."""
+        """Forget the body. In a process that the app has forked nothing is written: the file is the worker's too."""
+        if self._disk is not None and os.getpid() != self._pid:
+            self._disk.close()
+            return
         try:
             self._file.close()
         except OSError:  # what it still had to write: nobody will read it
@@ -75,6 +79,7 @@ class BufferedBody:
         disk.taken = self._room = after
         if self._disk is None:
             memory, self._file, self._disk = self._file, BufferedRandom(disk), disk
+            self._pid = os.getpid()
             self._file.write(memory.getvalue())  # type: ignore[attr-defined]  # it is the BytesIO
         return True
 

@@ -364,6 +364,8 @@ def respond(app: App, environ: Environ, response: Response) -> None:
             response.end()
     except PeerGone:
         response.keep_alive = False
+        if response.out is FORKED:
+            raise  # a process that the app has forked came back: it ends there
     except BaseException as error:
         response.fail(error)
     finally:

@@ -104,7 +104,15 @@ def test_worker_sends_files_to_as_many_as_it_may_hold() -> None:
     """A socket and a file each: a soft limit of 80 was enough for a third of them."""
     count, size = 100, 4 << 20
     with (
-        serve(80, 4096, worker_connections=count, static="/files=.", await_ready=False, send_timeout=300) as s,
+        serve(
+            80,
+            4096,
+            worker_connections=count,
+            static="/files=.",
+            await_ready=False,
+            send_timeout=300,
+            expect=["worker_connections is reached"],
+        ) as s,
         ExitStack() as clients,
     ):
         with (s.folder / "big").open("wb") as file:

@@ -72,7 +72,7 @@ def test_promise_05_siblings_of_an_overdue_request_have_the_grace(relay: str, ha
             raw = read_to_end(sock)
             assert raw.startswith(b"HTTP/1.1 200 ") and raw.endswith(str(worker).encode())
         wait_until(lambda: not lives(worker), "the end of the worker")
-        assert s.log().count("worker was asked for its stacks") == 1
+        assert s.log().count("worker was asked for its stacks pid=") == 1
         assert 'cause="exit code 0; request overdue"' in s.wait_line("worker exited")
 
 
@@ -88,7 +88,7 @@ def test_promise_05_one_overdue_after_another_and_the_grace_bounds_it() -> None:
             time.sleep(0.5)
         assert [read_to_end(sock)[:13] for sock in socks] == [b"HTTP/1.1 504 "] * 2
         s.wait_line("one more request overdue")
-        assert s.log().count("worker was asked for its stacks") == 1
+        assert s.log().count("worker was asked for its stacks pid=") == 1
         assert read_to_end(sibling)[:13] == b"HTTP/1.1 504 ", "the grace is over"
         wait_until(lambda: not lives(worker), "the end of the worker")
 

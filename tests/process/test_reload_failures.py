@@ -1,5 +1,6 @@
 """Promise 2: broken code or settings never cost capacity; whoever looks is told why, and the next good HUP works."""
 
+import re
 import signal
 from http.client import HTTPException
 
@@ -63,7 +64,8 @@ def test_promise_02_code_that_dies_as_soon_as_it_is_ready_costs_no_old_worker(fa
         s.write_app(SICK[fault])
         s.signal(signal.SIGHUP)
         wait_until(lambda: _ask_anything(s) and s.lines("reload failed gen=2"), "the end of the reload")
-        assert "exited as soon as it was ready" in s.lines("reload failed")[0]
+        # Somebody may have been answered before.
+        assert re.search("exited as soon as it was ready|died at work", s.lines("reload failed")[0])
         assert len(s.lines("worker ready")) == 2 + 2, "one more try"
         assert s.workers_from(old) == old
         assert not s.lines("retiring worker")
