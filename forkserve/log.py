@@ -167,7 +167,7 @@ class ErrorLog:
         """Say what only a developer of forkserve wants to see."""
         self.say("debug", sentence, fields)
 
-    def info(self, sentence: str, *, detail: str = "", **fields: object) -> None:
+    def info(self, sentence: str, detail: str = "", /, **fields: object) -> None:
         """Say what happened as it should."""
         self.say("info", sentence, fields, detail)
 

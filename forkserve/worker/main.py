@@ -140,7 +140,7 @@ class _TimedOut:
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if self.birth is not None and not self.birth.channel.send(UP.encode(Dumped())):  # else the master logs them
-            log.info("worker wrote its stacks; its master is gone", detail=stacks.take(self.birth.stacks))
+            log.info("worker wrote its stacks; its master is gone", stacks.take(self.birth.stacks))
         if self.loop is None or self.loop.answer_overdue():
             if self.loop is not None:
                 for connection in list(self.loop.connections.values()):
