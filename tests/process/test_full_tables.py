@@ -27,6 +27,9 @@ def small(**settings: object) -> Server:
     return s
 
 
+ASKED = 8  # by each client, which may have to wait for a place each time
+
+
 class Browser:
     """A client that keeps its connection, and comes again when it was told to leave."""
 
@@ -49,10 +52,11 @@ class Browser:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_more_active_clients_than_places_lose_no_request(threads: int, relay: str) -> None:
     failures: list[str] = []
+    began = time.monotonic()
 
     def browse(browser: Browser) -> None:
         try:
-            for number in range(30):
+            for number in range(ASKED):
                 browser.ask()
                 if number % 7 == 0:
                     time.sleep(0.02)  # a client that thinks: its next request comes when it likes
@@ -60,7 +64,7 @@ def test_more_active_clients_than_places_lose_no_request(threads: int, relay: st
             failures.append(repr(error))
 
     with small(workers=1, threads=threads, relay=relay, worker_connections=8) as s, ExitStack() as stack:
-        browsers = [Browser(s) for _ in range(24)]
+        browsers = [Browser(s) for _ in range(12)]
         for browser in browsers:
             stack.callback(browser.stack.close)
         clients = [threading.Thread(target=browse, args=(browser,)) for browser in browsers]
@@ -69,13 +73,14 @@ def test_more_active_clients_than_places_lose_no_request(threads: int, relay: st
         for client in clients:
             client.join()
         assert failures == []
-        assert sum(browser.answers for browser in browsers) == 24 * 30
+        assert sum(browser.answers for browser in browsers) == 12 * ASKED
         assert sum(browser.comings for browser in browsers) > 0, "they were asked to leave"
-        assert len(s.lines(FULL)) == 1, "one line a minute"
+        assert 1 <= len(s.lines(FULL)) <= 1 + (time.monotonic() - began) // 60, "one line a minute"
 
 
 def test_request_that_came_while_the_app_ran_is_served_before_its_place_is_given_away() -> None:
-    with small(workers=1, relay="false", worker_connections=4) as s, ExitStack() as stack:
+    # The slow one takes the last place but one: else an idle client would make room for it before it has asked again.
+    with small(workers=1, relay="false", worker_connections=5) as s, ExitStack() as stack:
         kept = [stack.enter_context(Client(s)) for _ in range(3)]
         for client in kept:
             assert client.get("/").reply().code == 200
