@@ -39,10 +39,14 @@ def by_timer(name: str, seconds: float) -> None:
 
 
 def by_asyncio(name: str, seconds: float) -> None:
-    def begin() -> None:
-        asyncio.run(asyncio.to_thread(work, name, seconds))
+    has_begun = threading.Event()
 
-    threading.Thread(target=begin).start()
+    def work_on() -> None:
+        has_begun.set()
+        work(name, seconds)
+
+    threading.Thread(target=lambda: asyncio.run(asyncio.to_thread(work_on))).start()
+    has_begun.wait()  # Python itself begins nothing in an executor any more once it ends
 
 
 def by_daemon(name: str, seconds: float) -> None:
