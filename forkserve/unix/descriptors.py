@@ -5,11 +5,17 @@ know what they need. Source: setrlimit(2).
 """
 
 import resource
+from _thread import RLock
 
 _PER_CONNECTION = 2  # its socket; and the file that it is sent, or that its body or response waits in
-_OURS = 16  # the standard ones, log, access log, channel, epoll, signals, lifeline, relay and its reserve
+_OURS = 18  # the standard ones, log, access log, channel, epoll, signals, lifeline, relay and its reserves
 _APPS = 64  # databases, files, programs that it runs
 _UNLIMITED = resource.RLIM_INFINITY
+
+# Held by what of ours opens a file at its leisure, and by who takes a connection of the relay: where descriptors are
+# short, the one that was kept free for it must not go to another thread. The handler of an overdue request may come
+# amid what holds it.
+one_opens = RLock()
 
 
 def needed(connections: int, threads: int, listeners: int) -> int:

@@ -12,12 +12,14 @@ from array import array
 from select import POLLOUT, poll
 
 from forkserve.typed import Codec, Struct
+from forkserve.unix.descriptors import one_opens
 
 MOST_BYTES = 48 * 1024  # of what was read already; a connection with more stays
 _LARGEST = 64 * 1024  # a message beyond this would arrive cut, and its connection be lost
 _ONE_FD = socket.CMSG_SPACE(array("i").itemsize)
 _QUEUE_BYTES = 4 << 20  # asked for; the kernel gives what net.core.wmem_max allows, which is room for some hundreds
 _NOW = socket.MSG_DONTWAIT
+_SPARE = 3  # descriptors kept free for what is taken: threads of the app may open a file at the same moment
 
 
 class Moved(Struct, frozen=True, tag="moved"):
@@ -51,7 +53,7 @@ class Relay:
             self._out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE_BYTES)
         except OSError:
             pass
-        self._reserve = -1
+        self._reserve: list[int] = []
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -63,9 +65,10 @@ class Relay:
         return self._in.fileno()
 
     def reserve(self) -> None:
-        """Keep one descriptor free: a message that arrives without room for its descriptor is a lost connection."""
-        if self._reserve < 0:
-            self._reserve = os.dup(self._in.fileno())
+        """Keep some descriptors free: a message that arrives without room for its own is a lost connection. Raises
+        OSError where there are too few."""
+        while len(self._reserve) < _SPARE:
+            self._reserve.append(os.dup(self._in.fileno()))
 
     def has_room(self) -> bool:
         """Whether a message more would be taken now; others may be faster."""
@@ -95,24 +98,25 @@ class Relay:
                 return fds[0], moved
             for fd in fds:
                 os.close(fd)
-            if moved is not None:  # another thread of ours had the reserve: no more of them must be lost
+            if moved is not None:  # threads of the app had the reserve: no more of them must be lost
                 raise OSError(errno.EMFILE, "a connection was lost: its descriptor found no room")
 
     def _receive(self) -> tuple[bytes, "array[int]"]:
         """Return the next message and its descriptors; an empty one if there is none."""
-        self.reserve()
-        os.close(self._reserve)
-        self._reserve = -1
         fds = array("i")
-        try:
-            data, ancillary, _, _ = self._in.recvmsg(_LARGEST, _ONE_FD, _NOW | socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
-            return b"", fds
-        finally:
+        with one_opens:
+            self.reserve()
+            while self._reserve:
+                os.close(self._reserve.pop())
             try:
-                self.reserve()
-            except OSError:
-                pass  # the next take says so
+                data, ancillary, _, _ = self._in.recvmsg(_LARGEST, _ONE_FD, _NOW | socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return b"", fds
+            finally:
+                try:
+                    self.reserve()
+                except OSError:
+                    pass  # the next take says so
         for _, _, raw in ancillary:
             fds.frombytes(raw[: len(raw) - len(raw) % fds.itemsize])
         return data, fds
@@ -121,6 +125,5 @@ class Relay:
         """Close this process's copies."""
         self._out.close()
         self._in.close()
-        if self._reserve >= 0:
-            os.close(self._reserve)
-            self._reserve = -1
+        while self._reserve:
+            os.close(self._reserve.pop())

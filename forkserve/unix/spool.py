@@ -14,6 +14,7 @@ from os import open as open_file
 from time import monotonic
 
 from forkserve.unix import memory
+from forkserve.unix.descriptors import one_opens
 
 _STEP_BYTES = 1 << 20
 _LOOK_S = 1.0  # how long a limit that is a share of the room stays as it was reckoned
@@ -43,7 +44,8 @@ class Spool:
         if now < self._retry_at:
             return None
         try:
-            return _unlinked_file()
+            with one_opens:
+                return _unlinked_file()
         except OSError as error:  # no folder that can be written to, no descriptor, no room
             self._retry_at = now + _RETRY_S
             self.trouble = error.strerror or str(error)

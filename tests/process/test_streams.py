@@ -120,7 +120,7 @@ def test_events_arrive_in_time_while_another_reader_of_the_same_worker_takes_not
 def test_app_learns_at_its_next_piece_that_its_client_has_left(threads: int, by: str, front: str) -> None:
     with serve(threads=threads) as s, Gate(s) as gate:
         [worker] = s.workers()
-        note = s.folder / "note"
+        note, before = s.folder / "note", sockets(worker)
         sock = open_stream(s, front, f"/endless?by={by}&gate={fifo_of(gate)}&note={note}", window=SMALL_WINDOW)
         with sock:
             assert sock.recv(1000)
@@ -129,7 +129,7 @@ def test_app_learns_at_its_next_piece_that_its_client_has_left(threads: int, by:
         gate.open()
         wait_until(note.exists, "the end of the body")
         assert int(note.read_text()) <= 2, "one piece may have left into the void, or be the one that tells"
-        wait_until(lambda: sockets(worker) <= 8, "the end of its connection")
+        wait_until(lambda: sockets(worker) <= before, "the end of its connection")
         assert s.workers() == [worker]
 
 
@@ -209,17 +209,18 @@ def test_a_thread_of_the_app_reads_a_body_that_still_arrives(threads: int) -> No
 @pytest.mark.parametrize("moment", ["before the next request", "amid the next request"])
 def test_write_after_the_end_of_the_response_raises_and_reaches_nobody(threads: int, moment: str) -> None:
     with (
-        serve(threads=threads, keepalive=30, expect=["app sent more"]) as s,
+        serve(threads=threads, keepalive=30, accesslog="access.log", expect=["app sent more"]) as s,
         Gate(s) as late,
         Gate(s, "next") as following,
     ):
-        note = s.folder / "note"
+        note, lines = s.folder / "note", s.folder / "access.log"
         with dial(("127.0.0.1", port_of(s))) as sock:
             wire = Wire(sock)
             wire.send(one_request(f"/late?gate={fifo_of(late)}&note={note}", close=False))
             assert wire.read("http").body == b"answered"
             late.wait_entered()
             if moment == "before the next request":
+                wait_until(lambda: "/late" in lines.read_text(), "the end of the request: its answer comes before that")
                 late.open()
                 wait_until(note.exists, "the late write")
                 wire.send(one_request("/next"))

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import socket
+import threading
 from array import array
 from collections import deque
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from forkserve.typed import replaced
 from forkserve.unix.relay import _CODEC, MOST_BYTES, Moved, Relay
+from forkserve.unix.spool import Spool
 
 PLAIN = Moved("127.0.0.1:8000", socket.AF_INET, ("10.0.0.7", 4711), False, 4.5, b"", {})
 EVERY_BYTE = bytes(range(256))
@@ -181,6 +183,39 @@ def test_a_taker_without_a_descriptor_takes_what_its_reserve_allows_and_leaves_t
         assert has_ended(first)
 
 
+def test_a_thread_that_opens_files_meanwhile_takes_the_room_of_no_connection(relay: Relay) -> None:
+    spool, is_over = Spool(), threading.Event()
+
+    def open_files() -> None:
+        while not is_over.is_set():
+            fd = spool.open()
+            if fd is not None:
+                os.close(fd)
+            spool._retry_at = 0.0
+
+    openers = [threading.Thread(target=open_files) for _ in range(4)]
+    relay.reserve()
+    with connection() as (client, ours), no_descriptor_free():
+        for opener in openers:
+            opener.start()
+        try:
+            for _ in range(1000):
+                assert relay.put(ours.fileno(), PLAIN)
+                taken = None
+                while taken is None:
+                    try:
+                        taken = relay.take()
+                    except OSError as error:
+                        assert error.strerror == "Too many open files", "the connection is lost"
+                os.close(taken[0])
+        finally:
+            is_over.set()
+            for opener in openers:
+                opener.join()
+        ours.close()
+        assert has_ended(client)
+
+
 def test_waiting_for_nobody_costs_no_descriptor(relay: Relay) -> None:
     relay.reserve()
     before = os.listdir("/proc/self/fd")
@@ -198,8 +233,8 @@ def test_a_message_that_is_none_is_skipped_and_its_descriptors_are_closed(
     relay: Relay, count: int, message: bytes
 ) -> None:
     into, _ = raw_ends(relay)
-    before = len(os.listdir("/proc/self/fd"))
     relay.reserve()
+    before = len(os.listdir("/proc/self/fd"))
     with connection() as (client, ours), connection() as (_, good):
         fds = array("i", [ours.fileno()] * count)
         into.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if count else [])
@@ -209,7 +244,7 @@ def test_a_message_that_is_none_is_skipped_and_its_descriptors_are_closed(
         os.close(taken[0])
         ours.close()
         assert has_ended(client)
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_descriptor_that_found_no_room_is_told_so_that_no_more_are_lost(relay: Relay) -> None:
