@@ -192,7 +192,7 @@ def environment(bytecode: Path, server: Server) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     env["PYTHONPYCACHEPREFIX"] = str(bytecode)
     if server.own:
-        env["PYTHONPATH"] = str(HERE.parent)
+        env["PYTHONPATH"] = str(server.code)
     return env
 
 

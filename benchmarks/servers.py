@@ -29,6 +29,7 @@ class Server:
     needs: str = ""  # a module without which this row cannot be run, beside the package itself
     logging: tuple[str, ...] | None = None  # further arguments for an access log on stdout; None: it has none
     holding: tuple[str, ...] | None = None  # for 10,000 idle connections; None: it closes every connection
+    code: Path = HERE.parent  # of forkserve: the tree that is run
     remedy: str = "make bench installs it, or: pip install -r benchmarks/requirements-peers.txt"
 
     @property

@@ -20,10 +20,11 @@ from forkserve.protocol.cgi import CgiEncoder, Variables
 from forkserve.protocol.gateway import Encoder, flags_of
 from forkserve.protocol.types import Environ, Refused
 from forkserve.wsgi.app import load_app
+from forkserve.wsgi.clock import clock
 from forkserve.wsgi.environ import listener_template
 from forkserve.wsgi.gateway_response import GatewayResponse, refusal
 from forkserve.wsgi.out import PeerGone
-from forkserve.wsgi.response import clock, respond
+from forkserve.wsgi.response import respond
 
 _USAGE = "forkserve.cgi: usage: python -m forkserve.cgi [--chdir FOLDER] APP"
 _BLOCK_BYTES = 1 << 16

@@ -33,8 +33,22 @@ class BindError(ForkserveError):
     """An address could not be bound or a file descriptor could not be adopted."""
 
 
+class InUseError(BindError):
+    """Somebody else has the address: port or path, the other is empty. He may be leaving."""
+
+    def __init__(self, line: str, port: int, path: str) -> None:
+        """``path`` of a unix socket; with @ before it where it is an abstract name."""
+        super().__init__(line)
+        self.port = port
+        self.path = path
+
+
 class PidfileError(ForkserveError):
     """The pidfile is held by a living process or cannot be written."""
+
+
+class PidfileLeftError(PidfileError):
+    """The pidfile is held by what a process has left that is dead."""
 
 
 class AppImportError(ForkserveError):

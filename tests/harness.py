@@ -301,6 +301,8 @@ class Server:
         """Lines of level warning and up that the test did not announce."""
         loud = ("[warning]", "[error]", "[critical]")
         announced = [*self.expect, _STARVED]
+        if any(piece in ("worker overdue", "request overdue") for piece in self.expect):
+            announced.append("cut off")
         return [
             line
             for line in self.log().splitlines()

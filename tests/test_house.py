@@ -58,6 +58,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "master.target": ("master", "unix.signals", "errors", "typed"),
     "master.readings": ("master", "net", "unix.descriptors", "config", "accesslog", "log", "errors"),
     "master.folder": ("log", "errors"),
+    "master.patience": ("unix.usage", "log", "errors"),
     "master.lookout": ("master", "unix", "config.settings", "log"),
     "master.fittings": ("master", "unix.pidfile", "config.settings", "log", "errors"),
     "master.stock": ("master", "net.inherit", "config.resolve"),

@@ -41,6 +41,7 @@ class Dump(Struct, frozen=True):
     """Make a child write every thread's stack and, if it still can, answer its client with 504 and exit."""
 
     id: int
+    deadline: float = 0.0  # of the request that is overdue; 0: it is about the child itself
 
 
 class Kill(Struct, frozen=True):

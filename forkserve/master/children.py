@@ -39,7 +39,7 @@ from forkserve.unix.messages import (
 )
 from forkserve.unix.orphan import Lifeline
 from forkserve.unix.relay import Relay
-from forkserve.unix.scoreboard import GENERATION, PID, SLOTS, Row, Scoreboard
+from forkserve.unix.scoreboard import GENERATION, ORDERED, PID, SLOTS, Row, Scoreboard
 from forkserve.unix.surroundings import arrange, enter
 
 
@@ -189,10 +189,11 @@ class Children:
             if child is not stuck and not child.channel.closed:
                 child.channel.send(DOWN.encode(Look()))
 
-    def dump(self, id: int) -> None:
-        """Make a child write its stacks."""
+    def dump(self, id: int, deadline: float) -> None:
+        """Make a child write its stacks; ``deadline`` of the request that is overdue, 0: it is about the child."""
         child = self._by_id.get(id)
         if child is not None:
+            child.row.doubles[ORDERED] = deadline
             log.error("worker was asked for its stacks", pid=child.pid, slot=child.slot, **usage.explain(child.pid))
             process.send(child.pid, signals.DUMP)
             process.send(child.pid, signal.SIGCONT)

@@ -110,6 +110,7 @@ class Overdue(Struct, frozen=True):
     id: int
     age_s: float  # since the request began
     request: str  # "GET /path"
+    deadline: float = 0.0  # as its row has it
 
 
 class Ticked(Struct, frozen=True):

@@ -70,7 +70,8 @@ class Lookout:
         for child in self._watched():
             deadline, began = self._deadline(child), child.row.doubles[BEGAN]
             if 0.0 < deadline <= now:
-                found.append(ev.Overdue(child.id, now - began if began else 0.0, child.row.line))
+                age_s = now - began if began else 0.0
+                found.append(ev.Overdue(child.id, age_s, child.row.line, child.row.doubles[DEADLINE]))
         return tuple(found)
 
     def _deadline(self, child: Child) -> float:

@@ -27,6 +27,7 @@ from forkserve.master.doors import Doors
 from forkserve.master.fittings import Fittings
 from forkserve.master.lookout import Lookout
 from forkserve.master.outfit import Outfit
+from forkserve.master.patience import Patience
 from forkserve.master.records import Phase
 from forkserve.master.state import LEAVING
 from forkserve.master.status import snapshot
@@ -113,13 +114,14 @@ class Master:
         handed, kept, useless = inherit.from_store(inherit.handed_in())
         self._handed = handed
         readings.set_up_log(settings)
-        self._fittings.lock(settings)
+        attempt = Patience(self._wakeup.read_fd)
+        attempt(lambda: self._fittings.lock(settings))
         log.info("forkserve started", version=__version__, app=settings.app, workers=settings.workers)
         for stranger in self._resolved.strangers:
             log.warning("unknown variable", told=stranger)
         wanted = readings.wanted(self._resolved, handed)
         self._doors.restore(kept, useless, wanted, self._notifier)
-        self._outfit = readings.dress(self._resolved, self._doors, handed, self._outfit)
+        self._outfit = readings.dress(self._resolved, self._doors, handed, self._outfit, attempt)
         for unwanted in inherit.close_unwanted(handed, wanted):
             used = ", ".join(settings.bind)
             log.warning("socket handed in is not used; closed", address=str(unwanted.address), instead=used)
@@ -246,8 +248,8 @@ class Master:
                     self._children.tell(id, Leave(drain), signal.SIGTERM)
                 case act.Hurry(id=id):
                     self._children.tell(id, Hurry(), signal.SIGTERM)
-                case act.Dump(id=id):
-                    self._children.dump(id)
+                case act.Dump(id=id, deadline=deadline):
+                    self._children.dump(id, deadline)
                 case act.Kill(id=id):
                     self._children.kill(id)
                 case act.LoadConfig():

@@ -64,12 +64,13 @@ class Orders:
         self.add(do.Hurry(record.id))
         self.say("info", "hurrying worker", record, cause=why)
 
-    def condemn(self, record: Record, now: float, why: str) -> None:
-        """Have an overdue child write its stacks; its kill is due a moment later."""
+    def condemn(self, record: Record, now: float, why: str, deadline: float = 0.0) -> None:
+        """Have an overdue child write its stacks; its kill is due a moment later. ``deadline``: of its request, if it
+        is that which is overdue."""
         record.grace_until = record.deadline if record.stage is Stage.RETIRING else 0.0
         record.enter(Stage.KILLED, now, now + DUMP_S)
         record.why = why
-        self.add(do.Dump(record.id))
+        self.add(do.Dump(record.id, deadline))
 
     def kill(self, record: Record, now: float) -> None:
         """Kill a condemned child, and again later if it is not reaped; only the first time is worth a line."""

@@ -13,6 +13,7 @@ from forkserve.master import events as ev
 from forkserve.master.doors import Doors
 from forkserve.master.folder import Standing, here
 from forkserve.master.outfit import Outfit, cannot_open, check_logs, give_logs, identity_of, owner_of, tls_context
+from forkserve.master.patience import Attempt, once
 from forkserve.net import address, inherit
 from forkserve.net.inherit import Handed
 from forkserve.unix import descriptors
@@ -89,15 +90,19 @@ def read_anew(
     return new, made
 
 
-def dress(resolved: Resolved, doors: Doors, handed: Iterable[Handed], before: Outfit) -> Outfit:
-    """Make what a generation is born with, after ``before``. Raises ForkserveError, and then no door has changed."""
+def dress(
+    resolved: Resolved, doors: Doors, handed: Iterable[Handed], before: Outfit, attempt: Attempt = once
+) -> Outfit:
+    """Make what a generation is born with, after ``before``; ``attempt`` binds. Raises ForkserveError, and then no door
+    has changed."""
     settings = resolved.settings
     who = identity_of(settings)
     check_logs(settings)
     give_logs(settings, who)
     context = tls_context(settings)
-    listeners = doors.prepare(
-        wanted(resolved, handed), settings.backlog, owner_of(settings), reuse_port=settings.reuse_port
+    places = wanted(resolved, handed)
+    listeners = attempt(
+        lambda: doors.prepare(places, settings.backlog, owner_of(settings), reuse_port=settings.reuse_port)
     )
     made = Outfit(settings, listeners, context, who, folder=here())
     _tell_shortage(made, before)

@@ -307,7 +307,7 @@ class Supervisor:
             return
         for overdue in event.overdue:
             if record := self._state.records.staged_as(overdue.id, Stage.READY, Stage.RETIRING):
-                self._orders.condemn(record, now, OVERDUE)
+                self._orders.condemn(record, now, OVERDUE, overdue.deadline)
                 self._orders.say("error", "request overdue", record, request=overdue.request, age_s=overdue.age_s)
 
     def _skip_killing_round(self, now: float, deaf_s: float = 0.0) -> None:

@@ -8,7 +8,7 @@ is nothing to restore. Runs in the master. Sources: execve(2); `sys.orig_argv`; 
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from forkserve import __version__
@@ -21,6 +21,7 @@ from forkserve.master.handover import Handover
 from forkserve.typed import Struct
 from forkserve.unix import signals
 
+_LONGEST_FIRST_LINE = 4096  # of a script, in bytes
 _LONGEST_OUTPUT = 16 * 1024  # of a trial, as far as the log and who waits shall see it
 _ALARM_S = 120  # the kernel ends a trial whose master has died; a living master does so much earlier
 # What speaks for, or is meant for, the process that we are.
@@ -39,10 +40,11 @@ class Launch(Struct, frozen=True):
     @classmethod
     def ours(cls, environ: Mapping[str, str]) -> "Launch":
         """Note it at the start; ``environ`` is the environment as it was then."""
+        script, arguments = _script_of(sys.executable, sys.orig_argv)
         # Not argv[0]: what a shell found on its PATH, or a link to an interpreter, is spelled out here.
-        argv = (sys.executable, *sys.orig_argv[1:])
+        argv = (script, *arguments) if script else (sys.executable, *sys.orig_argv[1:])
         kept = {name: value for name, value in environ.items() if name not in (*_HANDED_IN, over.VARIABLE)}
-        return cls(sys.executable, argv, kept, name_of(environ.get("PWD", "")))
+        return cls(argv[0], argv, kept, name_of(environ.get("PWD", "")))
 
     def become(self, word: str, fd: int, nonce: str, leave_out: tuple[str, ...] = ()) -> NoReturn:
         """Replace this process's image; ``fd`` holds the state. Raises OSError."""
@@ -50,6 +52,25 @@ class Launch(Struct, frozen=True):
         environ = {name: value for name, value in self.environ.items() if name not in leave_out}
         os.set_inheritable(fd, True)
         os.execve(self.program, self.argv, {**environ, over.VARIABLE: f"{word}:{fd}:{nonce}"})
+
+
+def _script_of(interpreter: str, argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return the script by which ``argv`` was started, and its arguments; an empty one: the interpreter was called.
+
+    The first line of a virtual environment's command names its interpreter by a path without links. Where the command
+    was called by a link to its release, only the command that the link shows then knows the interpreter of the new one.
+    """
+    place = next((place for place, word in enumerate(argv) if place and not word.startswith("-")), 0)
+    script, flags = argv[place], list(argv[1:place])
+    try:
+        with open(script, "rb") as file:
+            first = os.fsdecode(file.readline(_LONGEST_FIRST_LINE)).split()
+        is_beside = os.path.samefile(os.path.dirname(os.path.realpath(script)), os.path.dirname(interpreter))
+        runs = is_beside and os.access(script, os.X_OK) and first[:1] != [] and first[0].startswith("#!")
+    except OSError:
+        runs = False
+    # A first line that names a shell, as where the path is too long for the kernel, gives no flags.
+    return (script, argv[place + 1 :]) if place and runs and flags in ([], first[1:]) else ("", ())
 
 
 class Trial:

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from forkserve.errors import BindError
+from forkserve.errors import BindError, InUseError
 from forkserve.net.address import LONGEST_PATH_BYTES, Address, Family
 from forkserve.net.places import resolve, resolved_path, sharing_port, why
 from forkserve.typed import Struct, replaced
@@ -206,7 +206,14 @@ def _bind(
                 with sharing_port(sock, [one.socket for one in beside]):
                     return _listen(address, sock, place, 0 if any(one.listens for one in beside) else backlog)
     except OSError as error:
-        raise BindError(f"bind = {str(address)!r}: {why(error)}") from None
+        line = f"bind = {str(address)!r}: {why(error)}"
+        if error.errno == errno.EADDRINUSE:
+            raise InUseError(line, address.port, _path_of(address)) from None
+        raise BindError(line) from None
+
+
+def _path_of(address: Address) -> str:
+    return f"@{address.path}" if address.family is Family.ABSTRACT else address.path
 
 
 def _listen(address: Address, sock: socket.socket, place: object, backlog: int) -> Listener:

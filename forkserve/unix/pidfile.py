@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 
-from forkserve.errors import PidfileError
+from forkserve.errors import PidfileError, PidfileLeftError
 
 
 class Pidfile:
@@ -85,6 +85,11 @@ def _replace(temporary: str, path: str) -> bool:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
+            if owner.isdecimal() and not os.path.exists(f"/proc/{owner}"):
+                raise PidfileLeftError(
+                    f"pidfile = {path!r}: held by what is left of a forkserve that has died, pid {owner}; end its"
+                    " processes or use another pidfile"
+                ) from None
             raise PidfileError(
                 f"pidfile = {path!r}: held by a running forkserve, pid {owner}; stop it or use another pidfile"
             ) from None

@@ -1,4 +1,4 @@
-"""The scoreboard: one shared row per slot, each row written by one process at a time, read by the master.
+"""The scoreboard: one shared row per slot, each row written by its owner, but for one word, and read by the master.
 
 A memfd mapped by the master and inherited by its children; no call of the system per request. A row's owner is the
 child in that slot; before it is forked, the master writes the row. Times are CLOCK_MONOTONIC seconds, 0 = none.
@@ -20,6 +20,8 @@ _TEXT_AT = _ROW_BYTES - _TEXT_BYTES
 # Words of a row; "d" is read as a double, the others as integers.
 PID = 0
 GENERATION = 1
+RUNNING = 2  # how many requests run, where more than one can
+ORDERED = 3  # d: written by the master before it asks for stacks: the deadline of the request that is overdue, or 0
 DEADLINE = 13  # d: when the running request is overdue; 0: none runs
 BEGAN = 14  # d: when the running (or last) request began
 REQUESTS = 15  # begun by the process in this slot
@@ -54,8 +56,8 @@ class Row:
 
     @property
     def ended(self) -> int:
-        """How many of them have ended, if no more than one runs."""
-        return max(0, self.ints[REQUESTS] - (self.doubles[DEADLINE] != 0.0))
+        """How many of them have ended."""
+        return max(0, self.ints[REQUESTS] - max(self.ints[RUNNING], self.doubles[DEADLINE] != 0.0))
 
     @property
     def line(self) -> str:

@@ -51,6 +51,29 @@ def children_of(pid: int) -> list[tuple[int, str]]:
     return [(child, title) for child, title in titles if title]
 
 
+def listening_at(port: int, path: str) -> list[tuple[int, str]]:
+    """Return pid and title of who listens at a TCP port or, where it is 0, at a unix path (with @: an abstract name);
+    those of other users only for root. [] if nobody is found."""
+    try:
+        import psutil  # lazy, as above
+    except Exception:
+        return []
+    folder, name = os.path.split(os.path.abspath(path))
+    try:
+        if port:
+            found = [c.pid for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr[1:] == (port,)]
+        else:
+            # Under its own name, or the temporary one that it was bound with and that the kernel goes on telling.
+            temporary = os.path.join(folder, f".{name[:60]}.")
+            found = [
+                c.pid for c in psutil.net_connections("unix")
+                if str(c.laddr) == path or str(c.laddr).startswith((os.path.join(folder, name), temporary))
+            ]  # fmt: skip
+    except (psutil.Error, OSError):
+        return []
+    return [(pid, _title_of(pid)) for pid in dict.fromkeys(found) if pid]
+
+
 def _title_of(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:

@@ -349,6 +349,7 @@ class Connection(Inlet):
         self.take_back()
         if self.fd < 0:
             return
+        self.answered = response.request[1]
         if response.aborted:
             self._abort()
         elif waits and self._backlog is not None and self._backlog.error is not None:

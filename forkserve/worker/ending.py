@@ -38,12 +38,12 @@ class Ending:
     """The end of this process; there is one, ``ending`` below."""
 
     def __init__(self) -> None:
-        self._is_finishing = False
+        self.is_finishing = False  # all requests have ended; what the app has begun beside them goes on
         self._handlers_began = False
 
     def finish(self) -> None:
         """End like a program that has come to its end: what the app has begun is awaited, however long it takes."""
-        self._is_finishing = True
+        self.is_finishing = True
         _await_threads()
         self._run_exit_handlers()
         _try(close_files)  # there may be no memory to find them
@@ -58,7 +58,7 @@ class Ending:
         except RuntimeError:
             pass  # no room for a thread: the master's KILL comes
         try:
-            if self._is_finishing:
+            if self.is_finishing:
                 _name_what_runs()
             _part_from_helpers(with_helpers)
             self._run_exit_handlers()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from forkserve.log import log
 from forkserve.protocol.http import CONTINUE
-from forkserve.protocol.types import Refused
+from forkserve.protocol.types import Environ, Refused
 from forkserve.worker.movable import Movable
 from forkserve.worker.outlet import NOW, peer_name
 from forkserve.worker.state import BODY, RUNNING
@@ -35,6 +35,10 @@ class Inlet(Movable):
 
     def _refuse(self, refused: Refused) -> None:
         raise NotImplementedError
+
+    def told(self) -> Environ:
+        """What is known of the request that arrives, as an environ."""
+        return self._decoder.told()
 
     @property
     def is_paused(self) -> bool:

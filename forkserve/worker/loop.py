@@ -34,8 +34,9 @@ from forkserve.worker.state import IDLE, WRITING
 from forkserve.worker.thrift import Thrift
 from forkserve.worker.timer import Limits, Timer
 from forkserve.wsgi.app import App
+from forkserve.wsgi.clock import clock
 from forkserve.wsgi.out import PeerGone
-from forkserve.wsgi.response import Response, clock
+from forkserve.wsgi.response import Response
 
 if TYPE_CHECKING:
     import ssl
@@ -201,6 +202,11 @@ class Loop:
     def is_full(self) -> bool:
         """Whether every thread has a request."""
         return False
+
+    @property
+    def runs_app(self) -> bool:
+        """Whether a request is in the app."""
+        return self.running is not None
 
     def on_tick(self, now: float, line: bytes) -> None:
         """Spell the Date and show what runs, about once a second."""

@@ -19,7 +19,9 @@ from forkserve.errors import AppNotFoundError, ExitCode, ForkserveError
 from forkserve.log import log
 from forkserve.unix import descriptors, signals, stacks
 from forkserve.unix.messages import UP, Dumped, Ready, boot_failure
+from forkserve.unix.scoreboard import ORDERED
 from forkserve.unix.title import set_title
+from forkserve.worker import cutoff
 from forkserve.worker.ending import ending
 from forkserve.worker.forks import Forks, end_fork
 from forkserve.worker.loop import Loop
@@ -139,15 +141,26 @@ class _TimedOut:
     birth: Birth | None = None
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if self.birth is not None and not self.birth.channel.send(UP.encode(Dumped())):  # else the master logs them
-            log.info("worker wrote its stacks; its master is gone", stacks.take(self.birth.stacks))
-        if self.loop is None or self.loop.answer_overdue():
-            if self.loop is not None:
-                for connection in list(self.loop.connections.values()):
+        loop = self.loop
+        if self.birth is not None:
+            self._pass_stacks_on(self.birth)
+        if loop is None or loop.answer_overdue():
+            if loop is not None:
+                connections = list(loop.connections.values())
+                cutoff.tell(connections, with_running=loop.deadline[ORDERED] == 0.0)
+                for connection in connections:
                     connection.cut()
-                if self.loop.access is not None:
-                    self.loop.access.flush()  # of the requests before it
-            ending.cut_short(with_helpers=self.loop is None)
+                if loop.access is not None:
+                    loop.access.flush()  # of the requests before it
+            ending.cut_short(with_helpers=loop is None)
+
+    def _pass_stacks_on(self, birth: Birth) -> None:
+        """Have the master log them, unless nothing of the app's is in them: it is clients that the worker waits for."""
+        waits = self.loop is not None and not self.loop.runs_app and not ending.is_finishing
+        if waits and not cutoff.has_threads():
+            stacks.take(birth.stacks)
+        elif not birth.channel.send(UP.encode(Dumped())):
+            log.info("worker wrote its stacks; its master is gone", stacks.take(birth.stacks))
 
 
 _timed_out = _TimedOut()

@@ -39,6 +39,7 @@ class Outlet:
     # Of the class until they change, which costs nothing to make; so there is a __dict__.
     _writable_only = False
     _is_guarded = False
+    answered = b""  # the request whose response its client has not taken whole: method, target, version
     unsent = 0  # bytes that the app gave for a client that had left by then
     _held: "HoldingSocket | None" = None
 
@@ -261,6 +262,12 @@ class Outlet:
         log.info(
             "client takes nothing; connection closed", after_s=self._loop.send_timeout_s, peer=peer_name(self.peer)
         )
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much of a response its client has not taken."""
+        backlog = self._backlog
+        return 0 if backlog is None else backlog.size
 
     def _never_wait(self) -> None:
         """sendfile knows no flags: it does not wait where the socket does not. (Sockets of accept begin as they do.)"""

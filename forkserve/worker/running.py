@@ -9,9 +9,10 @@ from _thread import allocate_lock
 from time import monotonic
 from typing import Generic, TypeVar
 
-from forkserve.unix.scoreboard import DEADLINE, REQUESTS, Row
+from forkserve.unix.scoreboard import DEADLINE, ORDERED, REQUESTS, RUNNING, Row
 from forkserve.worker.timer import check_extension
-from forkserve.wsgi.response import clock
+from forkserve.wsgi.clock import clock
+from forkserve.wsgi.out import RESTART_S
 
 Task = TypeVar("Task")
 _NEVER = float("inf")
@@ -35,6 +36,7 @@ class Running(Generic[Task]):
                 clock.refresh(run.began)
             self.begun += 1
             self.runs[run] = task
+            self._row.ints[RUNNING] = len(self.runs)
             if self._shown is None or run.deadline < self._shown.deadline:
                 self._show(run)
             else:
@@ -44,6 +46,7 @@ class Running(Generic[Task]):
         """A request has ended. In its thread."""
         with self.lock:
             self.runs.pop(run, None)  # none: it was given up
+            self._row.ints[RUNNING] = len(self.runs)
             if self._shown is run:
                 self.show_first()
 
@@ -67,9 +70,15 @@ class Running(Generic[Task]):
         with self.lock:
             if self.runs.pop(run, None) is None:
                 return False
+            self._row.ints[RUNNING] = len(self.runs)
             if self._shown is run:
                 self.show_first()
             return True
+
+    @property
+    def overdue_since(self) -> float:
+        """The deadline of the request that the master has found overdue; 0: it asks about the worker."""
+        return self._row.doubles[ORDERED]
 
     def show_first(self) -> None:
         """Show the request that is overdue first, of equal ones the oldest; with the lock."""
@@ -110,7 +119,7 @@ class Run:
 
     def restart(self, part_s: float) -> None:
         """The app has given a part of its response: it has so long for the next one."""
-        later = min(monotonic() + part_s, self.end)
+        later = min(monotonic() + part_s + RESTART_S, self.end)  # another part may not be told of
         if later > self.deadline:
             self._move(later)
 

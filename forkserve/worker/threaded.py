@@ -22,8 +22,9 @@ from forkserve.worker.pooled import Task, ThreadedConnection
 from forkserve.worker.running import Run, Running
 from forkserve.worker.stall import Stall
 from forkserve.worker.state import IDLE
+from forkserve.wsgi.clock import clock
 from forkserve.wsgi.out import ENDED, FORKED
-from forkserve.wsgi.response import clock, respond
+from forkserve.wsgi.response import respond
 
 # No thread was free for so long, and fewer requests ended than there are threads: they are slow.
 _PATIENCE_S = 0.004
@@ -74,6 +75,11 @@ class ThreadedLoop(Loop):
         """Whether every thread has a request."""
         return self._pool.is_full
 
+    @property
+    def runs_app(self) -> bool:
+        """Whether a request is in the app."""
+        return bool(self.running_now.runs or self.given_up)
+
     def keep_waiting(self, connection: ThreadedConnection) -> None:
         """Leave a connection that is ready unread until a thread is free, or for a moment."""
         if not connection.waits:
@@ -103,18 +109,18 @@ class ThreadedLoop(Loop):
             connection.let_go()
 
     def answer_overdue(self) -> bool:
-        """Answer 504 where a request is overdue. In a signal handler. True: none is, so that the order was about the
-        worker, which ends at once; else it ends when the others have."""
-        now = monotonic()
+        """Answer 504 where a request is overdue. In a signal handler. True: the order was about the worker, which ends
+        at once; else it ends when the others have."""
         running = list(self.running_now.runs.items())  # without the lock: this may be the thread that has it
-        first = min((run.deadline for run, _ in running), default=_NEVER)
-        is_about_one = first <= now and not self._is_spent
+        first = self.running_now.overdue_since
+        is_about_one = first > 0.0 and not self._is_spent
         # The master gives requests more time where it stood still: whoever has more than the first has more now, too.
+        # The first may have ended in this moment; the master counts on our end all the same.
         late = [(run, task) for run, task in running if run.deadline <= first] if is_about_one else running
         self._overdue = self._answer(late)
         if is_about_one:
             self._is_ordered = True
-            self._late_s = now - first
+            self._late_s = monotonic() - first
             self._pool.wake()
             return False
         for task in self._pool.withdraw():

@@ -8,6 +8,7 @@ from time import monotonic
 
 from forkserve.config.settings import Settings
 from forkserve.unix.scoreboard import BEGAN, DEADLINE, REQUESTS, Row
+from forkserve.wsgi.out import RESTART_S
 
 _NEVER = float("inf")
 
@@ -48,7 +49,7 @@ class Timer:
         words = self._words
         deadline = words[DEADLINE]
         if deadline:
-            later = min(monotonic() + self.limits.part_s, self._end)
+            later = min(monotonic() + self.limits.part_s + RESTART_S, self._end)  # another part may not be told of
             if later > deadline:
                 words[DEADLINE] = later
 

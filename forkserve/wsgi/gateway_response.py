@@ -10,10 +10,11 @@ from typing import Protocol
 from forkserve.log import log
 from forkserve.protocol.gateway import Encoder
 from forkserve.protocol.types import HEAD_ONLY
+from forkserve.wsgi.clock import clock
 from forkserve.wsgi.files import FileWrapper
 from forkserve.wsgi.headers import NO_BODY
 from forkserve.wsgi.out import Out
-from forkserve.wsgi.response import Response, clock, plain_answer
+from forkserve.wsgi.response import Response, plain_answer
 
 
 class GatewayOut(Out, Protocol):

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 from forkserve.errors import ForkserveError
 
+RESTART_S = 0.25  # how often restart_clock is called at most, while one part follows the other
 _LONGEST_CHAIN = 100  # of causes; an app can make a circle of them
 
 

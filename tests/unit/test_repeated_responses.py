@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from forkserve.protocol.types import HEAD_ONLY, HTTP11, KEEP_ALIVE
-from forkserve.wsgi.response import Response, clock, respond
+from forkserve.wsgi.clock import clock
+from forkserve.wsgi.response import Response, respond
 
 PLAIN = [("Content-Type", "text/plain"), ("Content-Length", "2")]
 

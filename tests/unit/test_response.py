@@ -12,8 +12,9 @@ import pytest
 
 from forkserve.log import log
 from forkserve.protocol.types import HEAD_ONLY, HTTP11, KEEP_ALIVE
+from forkserve.wsgi.clock import clock, date_line
 from forkserve.wsgi.out import PeerGone
-from forkserve.wsgi.response import Response, clock, date_line, plain_answer, respond
+from forkserve.wsgi.response import Response, plain_answer, respond
 
 Start = Callable[..., Callable[[bytes], None]]
 PLAIN = [("Content-Type", "text/plain")]
