@@ -301,8 +301,9 @@ class Server:
         """Lines of level warning and up that the test did not announce."""
         loud = ("[warning]", "[error]", "[critical]")
         announced = [*self.expect, _STARVED]
-        if any(piece in ("worker overdue", "request overdue") for piece in self.expect):
-            announced.append("cut off")
+        if self.expect:  # whose work it was is told with every end that is no peaceful one
+            announced.append("request was cut off")
+            announced.append("more requests were cut off")
         return [
             line
             for line in self.log().splitlines()

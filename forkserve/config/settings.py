@@ -42,16 +42,18 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
         "How long a client may take nothing of a response that waits for it. 0: for ever.", minimum=0,
     )  # fmt: skip
     limit_request_line: int = declare(
-        4094, Kind.SIZE, "Clients", "The longest request line, in bytes; a longer one is answered with 414.",
-        minimum=16, maximum=1 << 20,
+        4094, Kind.SIZE, "Clients", "The longest request line, in bytes; a longer one is answered with 414. 0: the"
+        " most that there can be, 1 MiB.",
+        minimum=0, maximum=1 << 20,
     )  # fmt: skip
     limit_request_fields: int = declare(
         100, Kind.INTEGER, "Clients", "How many header fields a request may have; more are answered with 431.",
         minimum=1, maximum=32768,
     )  # fmt: skip
     limit_request_field_size: int = declare(
-        8190, Kind.SIZE, "Clients", "The longest header field, in bytes; a longer one is answered with 431.",
-        flags=("--limit-request-field-size", "--limit-request-field_size"), minimum=16, maximum=1 << 20,
+        8190, Kind.SIZE, "Clients", "The longest header field, in bytes; a longer one is answered with 431. 0: the most"
+        " that there can be, 1 MiB.",
+        flags=("--limit-request-field-size", "--limit-request-field_size"), minimum=0, maximum=1 << 20,
     )  # fmt: skip
     limit_request_body: int = declare(
         1 << 30, Kind.SIZE, "Clients", "The largest body, in bytes; a larger one is answered with 413. 0: no limit.",

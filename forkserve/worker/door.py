@@ -46,6 +46,9 @@ def apply_forwarded(environ: Environ, trust: "Trust") -> None:
     apply(environ, trust)
 
 
+_MOST_BYTES = 1 << 20  # of a request line or a field, where the settings say 0
+
+
 class Trusted:
     """A list of peers as the settings have it; its library is loaded only for a peer that is not spelled out in it."""
 
@@ -118,7 +121,9 @@ class Door:
                 self.template.setdefault(name, value)
         self._header_map = settings.header_map
         self._limits = Limits(
-            settings.limit_request_line, settings.limit_request_fields, settings.limit_request_field_size
+            settings.limit_request_line or _MOST_BYTES,
+            settings.limit_request_fields,
+            settings.limit_request_field_size or _MOST_BYTES,
         )
         self._make_body = _body_maker(settings, spool)
 

@@ -24,6 +24,7 @@ class Stall:
         self._timeout_s = timeout_s
         self._begun = 0
         self._since: float | None = None
+        self.is_told = False  # the master sees it, as a request that is overdue
 
     def look(self, now: float) -> None:
         """Look whether requests have been taken; if none was for too long, have the master see it."""
@@ -32,7 +33,9 @@ class Stall:
         if begun != self._begun or running >= self._threads or self._pool.unfinished <= running:
             self._begun = begun
             self._since = None
+            self.is_told = False
         elif self._since is None:
             self._since = now
         elif now - self._since >= self._timeout_s:
+            self.is_told = True
             self._row.begin(self._since + self._timeout_s, self._since, begun, _LINE)

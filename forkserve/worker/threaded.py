@@ -113,7 +113,7 @@ class ThreadedLoop(Loop):
         at once; else it ends when the others have."""
         running = list(self.running_now.runs.items())  # without the lock: this may be the thread that has it
         first = self.running_now.overdue_since
-        is_about_one = first > 0.0 and not self._is_spent
+        is_about_one = first > 0.0 and not self._is_spent and not self._stall.is_told
         # The master gives requests more time where it stood still: whoever has more than the first has more now, too.
         # The first may have ended in this moment; the master counts on our end all the same.
         late = [(run, task) for run, task in running if run.deadline <= first] if is_about_one else running

@@ -6,6 +6,7 @@ from there, the first that is no proxy of ours is the client; what is left of it
 """
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from forkserve.net.trust import Trust
@@ -17,6 +18,8 @@ _X_KEYS = (
     "HTTP_X_FORWARDED_HOST",
     "HTTP_X_FORWARDED_PORT",
     "HTTP_X_FORWARDED_PREFIX",
+    "HTTP_X_FORWARDED_SSL",
+    "HTTP_X_FORWARDED_PROTOCOL",
 )
 _MOST_HOPS = 64
 
@@ -102,11 +105,20 @@ def _read_x(environ: Environ, trust: Trust) -> _Said:
     return _Said(
         address,
         port,
-        _SCHEMES.get(said("HTTP_X_FORWARDED_PROTO").lower(), ""),
+        _SCHEMES.get(said("HTTP_X_FORWARDED_PROTO").lower(), "") or _older_scheme(said),
         _host(said("HTTP_X_FORWARDED_HOST")),
         _valid_port(said("HTTP_X_FORWARDED_PORT")),
         _prefix(said("HTTP_X_FORWARDED_PREFIX")),
     )
+
+
+def _older_scheme(said: Callable[[str], str]) -> str:
+    """Return what the older spellings say, which know of no http: `X-Forwarded-Ssl: on`, `X-Forwarded-Protocol: ssl`."""
+    is_https = said("HTTP_X_FORWARDED_SSL").lower() == "on" or said("HTTP_X_FORWARDED_PROTOCOL").lower() in (
+        "ssl",
+        "https",
+    )
+    return "https" if is_https else ""
 
 
 def _read_forwarded(elements: list[dict[str, str]], trust: Trust) -> _Said:

@@ -153,7 +153,9 @@ _UNPRIVILEGED = (
 def test_address_that_cannot_be_had_is_one_line_and_leaves_nothing(
     bind: str | Callable[[Path], tuple[str, socket.socket | None]], why: str
 ) -> None:
-    s = Server(app=SITE, bind=["unix:good.sock", ABSTRACT], launcher=_UNPRIVILEGED, await_ready=False)
+    s = Server(
+        app=SITE, bind=["unix:good.sock", ABSTRACT], launcher=_UNPRIVILEGED, await_ready=False, expect=["waiting for"]
+    )
     wanted, holder = (bind, None) if isinstance(bind, str) else bind(s.folder)
     s.command[-1:-1] = ["--bind", wanted]
     before = {entry.name for entry in s.folder.rglob("*")}

@@ -19,7 +19,7 @@ WHITE_LIST = {
     r"/dev/null": 1,  # stdin
     r"/.*/output": 2,  # stdout, stderr
     r"/.*/error\.log": 1,
-    r"socket:\[\d+\]": 6,  # listener, channel, both ends of the relay and a spare for it, the connection that asks
+    r"socket:\[\d+\]": 8,  # listener, channel, both ends of the relay and three spares for it, the connection that asks
     r"pipe:\[\d+\]": 3,  # the wakeup pipe, and the lifeline
     r"anon_inode:\[eventpoll\]": 1,
     r"/memfd:forkserve-stacks \(deleted\)": 1,

@@ -39,7 +39,7 @@ def limits(pid: int) -> tuple[int, int]:
 
 
 def test_default_needs_no_more_than_common_hard_limits() -> None:
-    assert DEFAULT == 2082
+    assert DEFAULT == 2084
     assert needed(1000, 1024, 16) < 4096
 
 

@@ -284,3 +284,20 @@ def test_no_words_of_a_proxy_raise_or_smuggle_controls(fields: dict[str, str]) -
         assert not re.search(r"[\x00-\x20\x7f]", text)
     assert environ["wsgi.url_scheme"] in ("http", "https")
     assert not environ["SCRIPT_NAME"].startswith("//")
+
+
+@pytest.mark.parametrize(
+    ("fields", "scheme"),
+    [
+        ({"X_FORWARDED_SSL": "on"}, "https"),
+        ({"X_FORWARDED_SSL": "ON"}, "https"),
+        ({"X_FORWARDED_SSL": "off"}, "http"),
+        ({"X_FORWARDED_PROTOCOL": "ssl"}, "https"),
+        ({"X_FORWARDED_PROTOCOL": "https"}, "https"),
+        ({"X_FORWARDED_PROTOCOL": "http"}, "http"),
+        ({"X_FORWARDED_SSL": "on", "X_FORWARDED_PROTO": "http"}, "http"),
+        ({"X_FORWARDED_SSL": "on", "X_FORWARDED_PROTO": "garbage"}, "https"),
+    ],
+)
+def test_older_spellings_of_the_scheme(fields: dict[str, str], scheme: str) -> None:
+    assert after(**fields)["wsgi.url_scheme"] == scheme

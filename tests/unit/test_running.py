@@ -46,6 +46,7 @@ class FakeLoop(ThreadedLoop):
         self.running_now = Running(row)
         self._is_spent = self._is_ordered = False
         self._pool: Any = SimpleNamespace(wake=lambda: None, withdraw=list)
+        self._stall: Any = SimpleNamespace(is_told=False)
         self.answered: list[Run] = []
 
     def _answer(self, late: Any) -> Any:

@@ -1,0 +1,181 @@
+"""The kit of apps with habits (tests/apps/habits), each through a whole life: served, reloaded, recycled, timed out,
+stopped, and left by a master that is killed. Afterwards no process, port or file is left, and no line of the log is
+wrong."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Server, read_to_end, wait_until
+from tests.process.tools import can_be_bound, lives, one_request
+
+HABITS = Path(__file__).parent.parent / "apps" / "habits"
+_MOST_REQUESTS = 4
+_GRACE_S = 2
+_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \+0000 \[\d+\] \[(debug|info|warning|error|critical)\] \S")
+_USUAL = ("request overdue", "worker overdue", "worker was asked for its stacks", "master is gone")
+_CUT_OFF = "grace is over; what the app has begun is cut off"
+
+
+@dataclass(frozen=True)
+class Habit:
+    """What the life of one app has that others' have not."""
+
+    paths: tuple[str, ...] = ("/",)  # that do what the habit is
+    fails: str = ""  # a path that is answered with 500
+    dies: str = ""  # a path that ends the worker, and is not answered
+    env: dict[str, str] = field(default_factory=dict)
+    expect: tuple[str, ...] = ()
+    threads: tuple[int, ...] = (1, 3)
+    outlives: bool = False  # it has processes that are meant to live on until they find the file `end`
+    never_ends: bool = False  # no end of a worker is a peaceful one
+    needs: str = ""  # a module
+
+
+SPECIAL = {
+    "background_process_pool": Habit(("/",)),
+    "background_threads": Habit(("/thread?0.1", "/executor?0.1", "/timer?0.1", "/asyncio?0.1")),
+    "cancelled": Habit(fails="/fail", expect=("app raised",)),
+    "daemon_of_its_own": Habit(("/run",), outlives=True),
+    "exit_at_once": Habit(dies="/gone", expect=("worker exited",)),
+    "exit_handler_hangs": Habit(never_ends=True),
+    "exit_in_view": Habit(fails="/fail", expect=("app raised",)),
+    "fork_at_import": Habit(env={"HELPER": "daemon"}),
+    "fork_that_comes_back": Habit(("/exit", "/return")),
+    "patch_eventlet": Habit(needs="eventlet", threads=(1,)),
+    "patch_gevent": Habit(needs="gevent", threads=(1,)),
+    "patch_thread_start": Habit(threads=(1,)),
+    "program_left_running": Habit(("/run",), outlives=True),
+    "program_of_its_own": Habit(("/run",), outlives=True),
+    "program_signals": Habit(("/os_system", "/popen", "/subprocess", "/interrupt")),
+    "program_spawned": Habit(("/spawn", "/forkserver")),
+    "recursion_endless": Habit(fails="/fail", expect=("app raised",)),
+    "signal_asyncio": Habit(("/run",), threads=(1,)),  # only the main thread can set handlers
+    "signal_loop_left_open": Habit(("/run",), threads=(1,)),
+    "thread_for_ever": Habit(never_ends=True, expect=(_CUT_OFF,)),
+}
+NAMES = sorted(path.stem for path in HABITS.glob("*.py") if path.stem != "__init__")
+
+
+def _cases() -> Iterator[object]:
+    for name in NAMES:
+        habit = SPECIAL.get(name, Habit())
+        missing = pytest.mark.skipif(
+            bool(habit.needs) and find_spec(habit.needs) is None, reason=f"needs {habit.needs}"
+        )
+        for threads in habit.threads:
+            yield pytest.param(name, threads, marks=missing, id=f"{name}-{threads}")
+
+
+every_habit = pytest.mark.parametrize(("name", "threads"), list(_cases()))
+
+
+def server(name: str, threads: int) -> Server:
+    habit = SPECIAL.get(name, Habit())
+    return Server(
+        app="tests.apps.habit_with_hang:app",
+        workers=2,
+        threads=threads,
+        timeout="1.5s",
+        graceful_timeout=_GRACE_S,
+        max_requests=_MOST_REQUESTS,
+        max_requests_jitter=0,
+        reload_settle=0,
+        env={"HABIT": name, **habit.env},
+        expect=[*_USUAL, *habit.expect],
+    )
+
+
+def show_habit(s: Server, name: str) -> None:
+    habit = SPECIAL.get(name, Habit())
+    for path in habit.paths:
+        assert s.get(path).status == 200, path
+    if habit.fails:
+        assert s.get(habit.fails).status == 500
+    if habit.dies:
+        with s.connect() as sock:
+            sock.sendall(one_request(habit.dies))
+            assert read_to_end(sock) == b""
+
+
+def workers_of(s: Server) -> list[int]:
+    """Those that have been ready so far; not by who is whose child, since the apps have some of their own."""
+    return [int(line.rpartition("pid=")[2]) for line in s.lines("worker ready")]
+
+
+def ours(s: Server) -> list[int]:
+    """Every process that was started by this server, or by one of its own, whoever is its parent by now."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with suppress(OSError):
+                environ = Path(f"/proc/{entry}/environ").read_bytes()
+                stat = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2]
+                if str(s.folder).encode() in environ and stat.split()[0] != "Z":
+                    found.append(int(entry))
+    return found
+
+
+def check_log(s: Server, name: str) -> None:
+    habit = SPECIAL.get(name, Habit())
+    for line in s.log().splitlines():
+        assert _RECORD.match(line) or line.startswith("    ") or not line.strip(), f"torn line {line!r}"
+    if not habit.never_ends:
+        assert "grace over" not in s.log(), "a worker did not end in peace"
+
+
+def end_what_outlives(s: Server, name: str) -> None:
+    if SPECIAL.get(name, Habit()).outlives:
+        assert ours(s), "what was meant to live on did not"
+        (s.folder / "end").touch()
+    wait_until(lambda: not ours(s), "that no process is left")
+
+
+@every_habit
+def test_a_whole_life(name: str, threads: int) -> None:
+    with server(name, threads) as s:
+        show_habit(s, name)
+        first = workers_of(s)
+
+        s.signal(signal.SIGHUP)
+        s.wait_line("reload done")
+        wait_until(lambda: not any(lives(pid) for pid in first), "the end of the old workers")
+        show_habit(s, name)
+
+        for _ in range(2 * _MOST_REQUESTS):
+            assert s.get("/" if "/" in SPECIAL.get(name, Habit()).paths else SPECIAL[name].paths[0]).status == 200
+        wait_until(lambda: len(s.lines("worker ready")) >= 5, "the replacement of one that has had its requests")
+
+        assert s.get("/hang").status == 504
+        s.wait_line("request overdue")
+        show_habit(s, name)
+
+        assert s.stop() == 0
+        end_what_outlives(s, name)
+        assert can_be_bound(s.port)
+        check_log(s, name)
+
+
+@every_habit
+def test_nothing_is_left_when_the_master_is_killed(name: str, threads: int) -> None:
+    with server(name, threads) as s:
+        show_habit(s, name)
+        workers = workers_of(s)
+        s.signal(signal.SIGKILL)
+        wait_until(lambda: not any(lives(pid) for pid in workers), "the end of the workers")
+        assert can_be_bound(s.port)
+        end_what_outlives(s, name)
+        check_log(s, name)
+        s.pidfile.unlink()
+
+
+def test_the_kit_has_its_apps() -> None:
+    assert len(NAMES) >= 40
+    assert set(SPECIAL) <= set(NAMES)
