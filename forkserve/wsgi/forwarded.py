@@ -113,12 +113,9 @@ def _read_x(environ: Environ, trust: Trust) -> _Said:
 
 
 def _older_scheme(said: Callable[[str], str]) -> str:
-    """Return what the older spellings say, which know of no http: `X-Forwarded-Ssl: on`, `X-Forwarded-Protocol: ssl`."""
-    is_https = said("HTTP_X_FORWARDED_SSL").lower() == "on" or said("HTTP_X_FORWARDED_PROTOCOL").lower() in (
-        "ssl",
-        "https",
-    )
-    return "https" if is_https else ""
+    """Return what older spellings say, which know of no http: `X-Forwarded-Ssl: on`, `X-Forwarded-Protocol: ssl`."""
+    protocol = said("HTTP_X_FORWARDED_PROTOCOL").lower()
+    return "https" if said("HTTP_X_FORWARDED_SSL").lower() == "on" or protocol in ("ssl", "https") else ""
 
 
 def _read_forwarded(elements: list[dict[str, str]], trust: Trust) -> _Said:
