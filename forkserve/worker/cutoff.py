@@ -10,11 +10,10 @@ from typing import Any
 from forkserve.log import log
 from forkserve.worker.connection import Connection
 from forkserve.worker.outlet import peer_name
-from forkserve.worker.state import BODY, HEAD, RUNNING, WRITING
+from forkserve.worker.state import BODY, HEAD, POOLED, RUNNING, WRITING
 from forkserve.wsgi.response import OVERDUE
 
 _MOST_NAMED = 10
-POOLED = "forkserve-"  # how the names of our threads for the app begin
 
 
 def tell(connections: Iterable[Connection], *, with_running: bool) -> None:

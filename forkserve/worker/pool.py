@@ -16,8 +16,25 @@ from typing import Generic, TypeVar
 from forkserve.errors import ExitCode
 from forkserve.log import log
 from forkserve.worker.forks import end_fork
+from forkserve.worker.state import POOLED
 
 Job = TypeVar("Job")
+
+
+class _Pooled(Thread):
+    """A thread that nobody waits for at the end of the process, unlike those that the app starts from it: a new thread
+    is a daemon where the one that makes it is."""
+
+    _has_begun = False
+
+    @property
+    def daemon(self) -> bool:  # type: ignore[override]  # nobody sets it
+        """What `threading` asks when it starts this thread, and, from then on, when this one makes others."""
+        return not self._has_begun
+
+    def run(self) -> None:
+        self._has_begun = True
+        Thread.run(self)
 
 
 class Pool(Generic[Job]):
@@ -52,7 +69,7 @@ class Pool(Generic[Job]):
     def start(self) -> None:
         """Start the threads."""
         for number in range(1, self._threads + 1):
-            Thread(target=self._work_on, name=f"forkserve-{number}", daemon=True).start()
+            _Pooled(target=self._work_on, name=f"{POOLED}{number}").start()
 
     def put(self, job: Job) -> None:
         """Have a job run by the next free thread."""

@@ -15,5 +15,7 @@ class State(Enum):
     LINGERING = "lingering"  # all is said; waiting for the client to close
 
 
+POOLED = "forkserve-"  # how the names of our threads for the app begin
+
 # An attribute of an Enum class costs twice a global's look-up.
 OPENING, IDLE, HEAD, BODY, RUNNING, WRITING, LINGERING = State

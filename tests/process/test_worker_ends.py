@@ -69,6 +69,15 @@ def test_promise_04_work_that_requests_have_begun_is_finished(end: Callable[[Ser
         assert _done(s) == ["asyncio", "executor", "queue-0", "queue-1", "queue-2", "queue-3", "thread", "timer"]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("how", ["thread", "executor", "timer", "asyncio"])
+def test_promise_04_the_only_work_that_a_request_has_begun_is_finished(how: str, threads: int) -> None:
+    with Server(app=THREADS, workers=1, threads=threads) as s:
+        assert s.get(f"/{how}?1").text == "begun"
+        assert s.stop() == 0
+        assert _done(s) == [how]
+
+
 def test_daemon_threads_are_waited_for_as_little_as_by_python() -> None:
     with Server(app=THREADS, workers=1) as s:
         assert s.get("/daemon?3600").text == "begun"
