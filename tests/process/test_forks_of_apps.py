@@ -1,5 +1,6 @@
 """Processes that apps fork, whenever they do, and programs that they start: none of ours is theirs. Promise 13."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import PATIENCE_S, Server, wait_until
+from tests.harness import PATIENCE_S, Server, read_to_end, wait_until
 from tests.process.tools import can_be_bound, lives, open_files, status, title
 
 HABITS = "tests.apps.habits"
@@ -148,6 +149,38 @@ def test_fork_that_comes_back_ends_like_a_program(threads: int) -> None:
         assert s.log().count("ValueError: the child's own fault") == 1
         assert s.lines("app raised") == [] and s.lines("child crashed") == [] and s.lines("thread failed") == []
         assert s.workers() == [worker]
+
+
+UPLOADS = """
+import hashlib, os, sys
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/fork":
+        pid = os.fork()
+        if pid == 0:
+            sys.exit(0)
+        os.waitpid(pid, 0)
+    digest = hashlib.md5()
+    while piece := environ["wsgi.input"].read(60_000):
+        digest.update(piece)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [digest.hexdigest().encode()]
+"""
+
+
+@pytest.mark.parametrize("size", [100_000, 3_000_000], ids=["in memory", "in a file"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_fork_amid_an_upload_takes_and_adds_nothing_of_it(threads: int, size: int) -> None:
+    body = os.urandom(size)
+    head = f"POST /digest HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n".encode()
+    s = Server(app="fresh_app:app", workers=1, threads=threads)
+    s.write_app(UPLOADS)
+    with s, s.connect() as sock:
+        for start in range(0, size, size // 4):
+            sock.sendall((head if not start else b"") + body[start : start + size // 4])
+            assert s.get("/fork").status == 200
+        answer = read_to_end(sock)
+        assert answer.endswith(hashlib.md5(body).hexdigest().encode()), answer[-200:]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
