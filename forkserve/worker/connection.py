@@ -243,6 +243,14 @@ class Connection(Inlet):
         self.state = LINGERING
         self.deadline = monotonic() + LINGER_S
 
+    def part(self) -> None:
+        """Close after a whole response, from a client that sends nothing more."""
+        self.release_end()
+        if self._tls is None or self._tls.say_goodbye():
+            self.close()
+        else:
+            self.linger()  # which waits for room
+
     def close(self) -> None:
         """Close now; the app, should it run, meets PeerGone at its next byte."""
         fd = self.fd
@@ -283,11 +291,6 @@ class Connection(Inlet):
     def restart_clock(self) -> None:
         """The app has given a part of its response: its time for the next one begins."""
         self._loop.timer.restart()
-
-    @property
-    def head_sent(self) -> bool:
-        """Whether the response of the request that runs has begun to leave."""
-        return self.response is not None and self.response.head_sent
 
     def _serve(self) -> None:
         """Run every complete request, in order, as long as the client keeps up."""
@@ -359,11 +362,10 @@ class Connection(Inlet):
                 pass  # the client was given up while the app was silent: that is said, and it is closed
         elif waits:
             self._await_room(then_close=not response.keep_alive)
-        elif flags & KEEP_ALIVE or self._upload is not None:
+        elif flags & KEEP_ALIVE or self._loop.streams:  # a streamed request says that it stays when its body is whole
             self.linger()
         else:
-            self.release_end()
-            self.close()  # the client announced the end: nothing of it is under way that a reset could answer
+            self.part()  # the client announced the end: nothing of it is under way that a reset could answer
 
     def _await_room(self, *, then_close: bool) -> None:
         self.state = WRITING

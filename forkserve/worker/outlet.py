@@ -210,6 +210,11 @@ class Outlet:
         """The response of the request that runs."""
         raise NotImplementedError
 
+    @property
+    def head_sent(self) -> bool:
+        """Whether the response of the request that runs has begun to leave."""
+        return self.response is not None and self.response.head_sent
+
     def pause_clock(self) -> float:
         """Take the running request's deadline away for a moment: what follows is not on the app's time."""
         raise NotImplementedError

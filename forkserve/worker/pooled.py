@@ -231,8 +231,9 @@ class ThreadedConnection(Connection):
             self._abort()
         elif self._ends:
             if not waits and not response.aborted:
-                self.release_end()
-            self.close()
+                self.part()
+            else:
+                self.close()
         if self.fd < 0 or waits or not response.keep_alive:
             self._after(response, flags, waits)
             return

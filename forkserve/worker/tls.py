@@ -202,10 +202,26 @@ class TlsTransport:
         Raises BlockingIOError while there is no room to say so, and OSError: call again when there is. A response of
         which the client could not be given everything ends without it.
         """
-        if not self._say_goodbye():
+        if not self.say_goodbye():
             raise BlockingIOError(errno.EAGAIN, "no room")
         self._is_deaf = True
         self._sock.shutdown(how)
+
+    def say_goodbye(self) -> bool:
+        """Send close_notify, if the client may take it for the end of all; whether nothing of it waits for room."""
+        # A process that the app forked closes its copy of the socket, not the connection.
+        if not self._is_open or not self._is_whole or self._resets or os.getpid() != self._pid:
+            return True
+        if not self._is_deaf:
+            self._is_deaf = True
+            try:
+                self._session.unwrap()
+            except ssl.SSLError:  # as ever: the client's own close_notify is not waited for
+                pass
+        try:
+            return self._flush()
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Close; the client is told as by ``shutdown``, if it takes that now, or by an alert if SO_LINGER asked for a
@@ -213,7 +229,7 @@ class TlsTransport:
         if self._resets:
             self.alert()
         else:
-            self._say_goodbye()
+            self.say_goodbye()
         self._sock.close()
 
     def alert(self) -> None:
@@ -258,22 +274,6 @@ class TlsTransport:
         if raw is not None:  # it was verified: else there would be no connection
             found |= _client(session.getpeercert() or {}, raw)
         return found
-
-    def _say_goodbye(self) -> bool:
-        """Send close_notify, if the client may take it for the end of all; whether nothing of it waits for room."""
-        # A process that the app forked closes its copy of the socket, not the connection.
-        if not self._is_open or not self._is_whole or self._resets or os.getpid() != self._pid:
-            return True
-        if not self._is_deaf:
-            self._is_deaf = True
-            try:
-                self._session.unwrap()
-            except ssl.SSLError:  # as ever: the client's own close_notify is not waited for
-                pass
-        try:
-            return self._flush()
-        except OSError:
-            return True
 
     def _flush(self) -> bool:
         """Give the kernel what is encrypted and waits; whether that was all. Raises OSError."""
