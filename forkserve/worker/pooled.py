@@ -232,8 +232,8 @@ class ThreadedConnection(Connection):
         elif self._ends:
             if not waits and not response.aborted:
                 self.part()
-            else:
-                self.close()
+                return
+            self.close()
         if self.fd < 0 or waits or not response.keep_alive:
             self._after(response, flags, waits)
             return

@@ -120,7 +120,13 @@ def test_no_answer_looks_whole_and_is_not_whatever_happens(mode: Mode, tmp_path:
             _run(clients)
         print(disturber.done, disturber.peak >> 20, "MiB at most", record.outcomes)
         assert not record.complaints, _told(record.complaints)
-        wait_until(lambda: _is_calm(s, at_rest + 3), "the calm after it")
+        try:
+            wait_until(lambda: _is_calm(s, at_rest + 3), "the calm after it")
+        except AssertionError:
+            print(
+                at_rest, "descriptors at rest", *(sorted(open_files(pid)) for pid in s.workers()), status(s), sep="\n"
+            )
+            raise
         assert disturber.peak < MOST_BYTES
         assert max(psutil.Process(pid).memory_info().rss for pid in s.workers()) < MOST_BYTES
         assert list((s.folder / "tmp").iterdir()) == []
