@@ -4,10 +4,10 @@ Importing it does nothing: multiprocessing imports it again, as `__mp_main__`, i
 """
 
 import gc
-from typing import NoReturn
+import sys
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command. Nothing that is made while the house is imported ever becomes garbage, so the collector waits
     until that is done: 7 ms of a start of 70. The verbs switch it on again."""
     gc.disable()
@@ -17,4 +17,8 @@ def main() -> NoReturn:
 
 
 if __name__ == "__main__":
+    # `python -m` looks for modules in the folder that it was started in. What is there is the app's, and a master may
+    # be root: only workers look there, when they are who they are to be.
+    if not sys.flags.safe_path:
+        del sys.path[0]
     main()

@@ -14,6 +14,7 @@ from forkserve.errors import SettingsError
 from forkserve.log import LogFile, log, one_line
 
 _ATOM = re.compile(r"%(?:\(([^()]*)\)s|(%)|.{0,8})", re.DOTALL)
+_BYTE = re.compile(r"\\(\\|x)")  # of an escaped byte, or an escaped backslash
 _MOST_BYTES = 8 * 1024
 _LONGEST_WAIT_S = 1.0
 
@@ -192,7 +193,21 @@ def compile_format(text: str) -> Spell:
     source = f"def spell(e, a, t, now):\n get = e.get\n return f'{''.join(pieces)}{{last}}'"
     exec(source, names)
     spell: Spell = names["spell"]  # type: ignore[assignment]
-    return spell
+    return _as_json(spell) if text.lstrip().startswith("{") else spell
+
+
+def _as_json(spell: Spell) -> Spell:
+    """Escape as JSON does, in lines that are meant to be: it knows no ``\\xNN``."""
+
+    def spell_json(e: Environ, a: Answer, t: float, now: float) -> str:
+        line = spell(e, a, t, now)
+        return _BYTE.sub(_of_json, line) if "\\x" in line else line
+
+    return spell_json
+
+
+def _of_json(match: "re.Match[str]") -> str:
+    return match[0] if match[1] == "\\" else "\\u00"
 
 
 def _one_line(text: str) -> str:

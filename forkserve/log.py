@@ -6,6 +6,7 @@ blocks the one who logs: what a full disk, a dead reader or a stuck pipe does no
 Signal handlers and pure modules do not log. The access log is in accesslog.py.
 """
 
+import errno
 import os
 import re
 import stat
@@ -22,7 +23,8 @@ _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 # What poll(2) calls writable holds at least PIPE_BUF bytes (pipe(7)), so pieces of this size never block.
 _PIECE_BYTES = 4096
 # Non-blocking for FIFOs: opening one that has no reader fails at once (fifo(7)); a file does not care.
-_APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
+_APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_MOST_LINKS = 40  # as the kernel follows, path_resolution(7)
 _PLAIN = re.compile(r"[!#-\[\]-~]+\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -76,6 +78,35 @@ def _writable(fd: int, patience_ms: int) -> bool:
     return any(events & POLLOUT for _, events in waiting.poll(patience_ms))
 
 
+def open_to_append(path: str) -> int:
+    """Open a log; returns the descriptor. Raises OSError.
+
+    A link is followed only where root or we ourselves have made it: whoever may write into a log's folder could else
+    have us append to any file. What the kernel links below /proc (/dev/stdout) is nobody's.
+    """
+    for _ in range(_MOST_LINKS):
+        if os.path.realpath(os.path.dirname(path) or ".").startswith("/proc/"):
+            return os.open(path, _APPENDING, 0o644)
+        try:
+            return os.open(path, _APPENDING | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        path = os.path.join(os.path.dirname(path), _read_link(path))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _read_link(path: str) -> str:
+    """Return where a link leads whose maker may be trusted. Raises OSError."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_uid not in (0, os.geteuid()):
+            raise OSError(errno.ELOOP, "it is a link that another user has made")
+        return os.readlink("", dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
 class LogFile:
     """A place that lines are appended to: a path that can be opened anew, or a standard stream."""
 
@@ -93,7 +124,7 @@ class LogFile:
         """Append to ``path`` from now on; ``-`` is the standard stream. OSError leaves all as it was."""
         if path != "-":
             path = os.path.abspath(path)  # whoever opens it anew later may stand in another folder
-        fd = self._standard_fd if path == "-" else os.open(path, _APPENDING, 0o644)
+        fd = self._standard_fd if path == "-" else open_to_append(path)
         if self.fd != self._standard_fd:
             # From path to path the number stays, so that whoever was told it (faulthandler, in workers) writes to the
             # new file. From a path to the standard stream it changes: only the master, who told nobody, goes there.

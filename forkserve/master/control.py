@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from forkserve.errors import BindError
+from forkserve.errors import BindError, InUseError
 from forkserve.log import log
 from forkserve.master import handover as over
 from forkserve.net import address
 from forkserve.net.address import Address, Family
 from forkserve.net.listener import Listener, Owner, bind_all
-from forkserve.typed import from_json, to_json
+from forkserve.typed import from_json, replaced, to_json
 
 _MOST_CONNECTIONS = 16
 _MOST_REQUEST_BYTES = 4096
@@ -57,9 +57,20 @@ def place_of(where: str) -> Address:
 
 
 def listen(where: str) -> Listener:
-    """Listen at ``where``, a path or "auto". Raises BindError."""
+    """Listen at ``where``, a path or "auto". Raises BindError.
+
+    Anybody can have taken the name of "auto": then it is another one, which is found by who knows our PID.
+    """
     try:
-        return _bind(place_of(where))
+        place = place_of(where)
+        try:
+            return _bind(place)
+        except InUseError:
+            if where != "auto":
+                raise
+            other = replaced(place, path=f"{place.path}/{os.urandom(8).hex()}")
+            log.warning("name of the control socket is taken; another one is used", address=str(other))
+            return _bind(other)
     except BindError as error:
         raise BindError(f"control_socket = {where!r}: {str(error).partition(': ')[2]}") from None
 

@@ -32,9 +32,14 @@ class Fittings:
         self.pidfile = Pidfile(settings.pidfile) if settings.pidfile else None
 
     def listen(self, settings: Settings, epoll: select.epoll, handler: Handler) -> None:
-        """Open the control socket. Raises BindError."""
+        """Open the control socket. Raises BindError where it was given a place."""
         where = settings.control_socket
-        self.control = Control(control.listen(where), epoll, handler) if where else None
+        try:
+            self.control = Control(control.listen(where), epoll, handler) if where else None
+        except BindError as error:
+            if where != "auto":
+                raise
+            log.warning("no control socket; forkservectl cannot reach this master", cause=str(error))
 
     def resume(self, old: Handover, epoll: select.epoll, handler: Handler) -> None:
         """Go on with those of the master that we were."""

@@ -68,15 +68,15 @@ class Lookout:
             return ()
         found = []
         for child in self._watched():
-            deadline, began = self._deadline(child), child.row.doubles[BEGAN]
+            deadline, began = self._deadline(child), child.row.moment(BEGAN)
             if 0.0 < deadline <= now:
                 age_s = now - began if began else 0.0
-                found.append(ev.Overdue(child.id, age_s, child.row.line, child.row.doubles[DEADLINE]))
+                found.append(ev.Overdue(child.id, age_s, child.row.line, child.row.moment(DEADLINE)))
         return tuple(found)
 
     def _deadline(self, child: Child) -> float:
         """When the request of this child is overdue, later by what it stood still; 0: none runs."""
-        deadline, began = child.row.doubles[DEADLINE], child.row.doubles[BEGAN]
+        deadline, began = child.row.moment(DEADLINE), child.row.moment(BEGAN)
         if deadline:
             deadline += sum(min(deaf_s, ended - began) for ended, deaf_s in self._pauses if began < ended)
         return deadline

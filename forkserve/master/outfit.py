@@ -11,7 +11,7 @@ from typing import Any
 
 from forkserve.config.settings import Settings
 from forkserve.errors import ForkserveError, SettingsError
-from forkserve.log import log
+from forkserve.log import log, open_to_append
 from forkserve.master import access
 from forkserve.net.listener import Listener, Owner
 from forkserve.typed import Struct
@@ -88,7 +88,11 @@ def give_logs(settings: Settings, who: Identity) -> None:
     for name, path in (("errorlog", settings.errorlog), ("accesslog", settings.accesslog)):
         if path not in ("", "-"):
             try:
-                identity.give_file(path, who)
+                fd = open_to_append(path)
+                try:
+                    identity.give_file(fd, who)
+                finally:
+                    os.close(fd)
             except OSError as error:
                 raise SettingsError(f"{name} = {path!r}: cannot be given to the workers: {error.strerror}") from None
 

@@ -68,7 +68,7 @@ def _worker(record: Record, children: Children, now: float) -> dict[str, Any]:
     if child is not None:
         row = child.row
         told["requests"] = row.ints[REQUESTS]
-        if row.doubles[DEADLINE]:
+        if row.moment(DEADLINE):
             told["request"] = row.line
-            told["request_s"] = round(max(0.0, now - row.doubles[BEGAN]), 3)
+            told["request_s"] = round(max(0.0, now - row.moment(BEGAN)), 3)
     return told

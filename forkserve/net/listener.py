@@ -39,16 +39,25 @@ class Owner(Struct, frozen=True):
     umask: int = -1
 
     def make(self, bind: Callable[[], None], path: str) -> None:
-        """Make the file at ``path`` by ``bind``; nobody may use it before it is as it should be. Raises OSError."""
+        """Make the file at ``path`` by ``bind``; nobody may use it before it is as it should be. Raises OSError.
+
+        What is changed is what stands there, never what a link leads to: others may be able to write in its folder.
+        """
         mask = os.umask(0o777)
         open_mask = mask if self.umask == -1 else self.umask
         try:
             bind()
         finally:
             os.umask(mask)
-        if (self.uid, self.gid) != (-1, -1):
-            os.chown(path, self.uid, self.gid, follow_symlinks=False)
-        os.chmod(path, 0o777 & ~open_mask if self.mode == -1 else self.mode)
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                raise OSError(errno.EEXIST, "somebody else has put something in its place")
+            if (self.uid, self.gid) != (-1, -1):
+                os.chown(f"/proc/self/fd/{fd}", self.uid, self.gid)
+            os.chmod(f"/proc/self/fd/{fd}", 0o777 & ~open_mask if self.mode == -1 else self.mode)
+        finally:
+            os.close(fd)
 
 
 ANYBODY = Owner()

@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from forkserve.errors import ExitCode, ForkserveError
@@ -118,22 +119,54 @@ def _namespace(pid: int) -> int:
 def _ask(address: tuple[str, int], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Send the request and yield the lines of the answer."""
     place, pid = address
-    shown = place.replace("\0", "@")
     timeout_s = getattr(arguments, "timeout", 0.0)
     patience_s = min(timeout_s or _ANSWER_S, _ANSWER_S)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        _connect(sock, place, shown, patience_s)
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        peer, uid, _ = struct.unpack("3i", raw)
-        # Anybody may take an abstract name: what answers must be that very process.
-        if pid and peer != pid:
-            raise NoMaster(f"{shown} is held by pid {peer} of uid {uid}, which is not that master")
+    with _connected(place, pid, patience_s) as sock:
+        shown = os.fsdecode(sock.getpeername()).replace("\0", "@")
         sock.settimeout(patience_s)
         try:
             sock.sendall(to_json(_request(arguments)) + b"\n")
         except OSError as error:
             raise NoMaster(f"the master at {shown} hung up: {error.strerror}") from None
         yield from _lines(sock, shown, timeout_s)
+
+
+def _connected(place: str, pid: int, patience_s: float) -> socket.socket:
+    """Connect to the process of this PID, 0: to whoever is there. Raises NoMaster."""
+    try:
+        return _connected_to(place, pid, patience_s)
+    except NoMaster:
+        # Anybody may take an abstract name. A master whose name was taken has another one, which begins with it.
+        for other in _names_below(place) if pid else ():
+            with suppress(NoMaster):
+                return _connected_to(other, pid, patience_s)
+        raise
+
+
+def _connected_to(place: str, pid: int, patience_s: float) -> socket.socket:
+    shown = place.replace("\0", "@")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _connect(sock, place, shown, patience_s)
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        peer, uid, _ = struct.unpack("3i", raw)
+        if pid and peer != pid:
+            raise NoMaster(f"{shown} is held by pid {peer} of uid {uid}, which is not that master")
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _names_below(place: str) -> list[str]:
+    """List the abstract names that are in use and begin with this one and a slash. Source: proc(5), /proc/net/unix."""
+    begin = place.replace("\0", "@") + "/"
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as lines:
+            names = [line.split()[-1] for line in lines]
+    except OSError:
+        return []
+    return ["\0" + name[1:] for name in dict.fromkeys(names) if name.startswith(begin)]
 
 
 def _connect(sock: socket.socket, place: str, shown: str, patience_s: float) -> None:

@@ -15,7 +15,8 @@ READ_BYTES = 64 * 1024  # the most that is read of a connection at once
 BAD_REQUEST = "400 Bad Request"
 TOO_LARGE = "431 Request Header Fields Too Large"
 
-HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%\x80-\xff]*)(?::[0-9]*)?")  # RFC 9110 section 7.2
+# RFC 9110 section 7.2, RFC 3986 section 3.2.2
+HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 

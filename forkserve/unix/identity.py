@@ -86,19 +86,11 @@ def mode(setting: str, text: str) -> int:
     return bits
 
 
-def give_file(path: str, identity: Identity) -> None:
-    """Make a log file that this identity may open again; what is no plain file of one name is left alone.
-
-    Raises OSError. A link that somebody put there is not followed: root must not be led to give away other files.
-    """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags, 0o644)
-    try:
-        there = os.fstat(fd)
-        if stat.S_ISREG(there.st_mode) and there.st_nlink == 1:
-            os.fchown(fd, identity.uid, identity.gid)
-    finally:
-        os.close(fd)
+def give_file(fd: int, identity: Identity) -> None:
+    """Let this identity open a log file of ours again; only a plain file of one name is given. Raises OSError."""
+    there = os.fstat(fd)
+    if stat.S_ISREG(there.st_mode) and there.st_nlink == 1:
+        os.fchown(fd, identity.uid, identity.gid)
 
 
 def _user(user: str, setting: str = "user") -> tuple[int, int, str]:

@@ -1,13 +1,18 @@
-"""The pidfile: held by flock for as long as the master lives, so that stale means not locked.
+"""The pidfile: locked for as long as the master lives, so that stale means not locked.
 
-Written to a temporary name and renamed, so that nobody reads half of it; unlinked only if the name is still ours.
+The lock is one of the open file description (F_OFD_SETLK, fcntl(2)): as flock it survives forks and execs, but it takes
+the right to write, so nobody who may only read the file can hold it. Written to a temporary name that nobody can have
+prepared and renamed, so that nobody reads half of it; unlinked only if the name is still ours. Links are not followed.
 """
 
 import errno
 import fcntl
 import os
+import struct
 
 from forkserve.errors import PidfileError, PidfileLeftError
+
+_WHOLE_FILE = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock
 
 
 class Pidfile:
@@ -16,11 +21,12 @@ class Pidfile:
     def __init__(self, path: str) -> None:
         """Lock ``path`` and write our PID. PidfileError if a living process holds it or it cannot be written."""
         self.path = os.path.abspath(path)
-        temporary = f"{self.path}.{os.getpid()}"
+        temporary = f"{self.path}.{os.urandom(8).hex()}"
         try:
-            self.fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self.fd = os.open(temporary, flags, 0o644)
             try:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(self.fd)
                 os.write(self.fd, f"{os.getpid()}\n".encode())
                 while not (_put_first(temporary, self.path) or _replace(temporary, self.path)):
                     pass  # somebody else was in the middle of it: look again
@@ -61,6 +67,11 @@ class Pidfile:
         os.close(self.fd)
 
 
+def _lock(fd: int) -> None:
+    """Lock all of an open file. Raises OSError if somebody else has."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+
+
 def _put_first(temporary: str, path: str) -> bool:
     """Give the file its name if no other has it; of several that try at once one succeeds."""
     try:
@@ -77,13 +88,13 @@ def _put_first(temporary: str, path: str) -> bool:
 def _replace(temporary: str, path: str) -> bool:
     """Take the place of a file whose owner is dead; False if it has changed meanwhile. PidfileError if he lives."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _lock(fd)
+        except (BlockingIOError, PermissionError):  # fcntl(2): EAGAIN or EACCES
             owner = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
             if owner.isdecimal() and not os.path.exists(f"/proc/{owner}"):
                 raise PidfileLeftError(

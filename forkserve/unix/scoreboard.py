@@ -5,6 +5,8 @@ child in that slot; before it is forked, the master writes the row. Times are CL
 Layout of a row of 256 bytes: words of 8 bytes, then the request's method and target, cut to 128 bytes.
 """
 
+import fcntl
+import math
 import mmap
 import os
 import struct
@@ -25,6 +27,8 @@ ORDERED = 3  # d: written by the master before it asks for stacks: the deadline 
 DEADLINE = 13  # d: when the running request is overdue; 0: none runs
 BEGAN = 14  # d: when the running (or last) request began
 REQUESTS = 15  # begun by the process in this slot
+
+_LATEST = 1e12  # seconds of CLOCK_MONOTONIC; what is later is no moment, but never (inf) is one
 
 # What a worker writes when a request begins, at once: DEADLINE to the end of the row. Text is cut and padded with NUL.
 _BEGIN = struct.Struct(f"ddq{_TEXT_BYTES}s")
@@ -59,6 +63,11 @@ class Row:
         """How many of them have ended."""
         return max(0, self.ints[REQUESTS] - max(self.ints[RUNNING], self.doubles[DEADLINE] != 0.0))
 
+    def moment(self, word: int) -> float:
+        """A moment as the row has it; 0 where that is none: whoever owns the row may write anything."""
+        found = self.doubles[word]
+        return found if found > 0.0 and (found < _LATEST or math.isinf(found)) else 0.0
+
     @property
     def line(self) -> str:
         """The running (or last) request's method and target; control characters are the reader's to escape."""
@@ -71,9 +80,13 @@ class Scoreboard:
     def __init__(self, fd: int = -1) -> None:
         """Make it, or map the one that the master that we were has handed over."""
         size = SLOTS * _ROW_BYTES
-        self.fd = fd if fd >= 0 else os.memfd_create("forkserve-scoreboard", os.MFD_CLOEXEC)
+        made = fd < 0
+        self.fd = os.memfd_create("forkserve-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING) if made else fd
         try:
-            os.ftruncate(self.fd, size)  # pages that are never touched cost nothing
+            if made:
+                os.ftruncate(self.fd, size)  # pages that are never touched cost nothing
+                # A worker that made it shorter would have us end by SIGBUS.
+                fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self.map = mmap.mmap(self.fd, size)
         except BaseException:
             os.close(self.fd)

@@ -1,6 +1,7 @@
 """forkserve/accesslog.py: Gunicorn's atoms, values that clients chose, formats that cannot be."""
 
 import base64
+import json
 import os
 import re
 import time
@@ -221,3 +222,12 @@ def _drain(fd: int) -> None:
             pass
     except BlockingIOError:
         pass
+
+
+@pytest.mark.parametrize(
+    "agent", ["plain", "a\x1b[2J", 'quoted "so"', "\\x41", "\\\x7f", "\x85\x9f", "\u2028", "tab\tand\nline"]
+)
+def test_a_template_of_json_makes_lines_of_json(agent: str) -> None:
+    made = line('{"agent": "%(a)s", "status": %(s)s}', {**ENVIRON, "HTTP_USER_AGENT": agent})
+    assert json.loads(made) == {"agent": agent, "status": 200}
+    assert made.count("\n") == 1

@@ -221,3 +221,18 @@ def test_shut_leaves_a_socket_that_was_handed_in_open_to_all() -> None:
         with socket.create_connection(givers.getsockname(), timeout=5):
             givers.accept()[0].close()
         listener.close(unlink=True)
+
+
+def test_a_link_that_is_put_in_place_of_a_socket_is_not_followed(tmp_path: Path) -> None:
+    victim, place = tmp_path / "victim", tmp_path / "sock"
+    victim.touch(0o600)
+    with socket.socket(socket.AF_UNIX) as sock:
+
+        def bind() -> None:
+            sock.bind(str(place))
+            place.unlink()  # somebody who may write in the folder is faster than what follows
+            place.symlink_to(victim)
+
+        with pytest.raises(OSError, match="somebody else has put something in its place"):
+            Owner(mode=0o666).make(bind, str(place))
+    assert victim.stat().st_mode & 0o777 == 0o600

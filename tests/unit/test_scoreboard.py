@@ -1,5 +1,6 @@
 """The scoreboard: rows that a child writes and the master reads, and what a request's note looks like."""
 
+import math
 import os
 import struct
 import time
@@ -71,3 +72,23 @@ def test_begin_writes_to_the_end_of_its_row_and_not_further(board: Scoreboard) -
     last.begin(1.0, 1.0, 1, b"y" * 300)
     with pytest.raises((ValueError, struct.error)):
         board.row(SLOTS).begin(1.0, 1.0, 1, b"beyond the map")
+
+
+@pytest.mark.parametrize("nonsense", [math.nan, -math.inf, -1.0, 1e300, 5e-324 * -1])
+def test_nonsense_in_a_row_is_no_moment(board: Scoreboard, nonsense: float) -> None:
+    row = board.row(9)
+    row.doubles[DEADLINE] = nonsense
+    assert row.moment(DEADLINE) == 0.0
+
+
+def test_moments_of_a_row_are_what_they_are(board: Scoreboard) -> None:
+    row = board.row(9)
+    for moment in (0.0, 12.5, math.inf):
+        row.doubles[DEADLINE] = moment
+        assert row.moment(DEADLINE) == moment
+
+
+def test_the_board_cannot_be_resized(board: Scoreboard) -> None:
+    for size in (0, 1 << 30):
+        with pytest.raises(PermissionError):
+            os.ftruncate(board.fd, size)
