@@ -20,6 +20,8 @@ from typing import Any
 from forkserve.errors import ExitCode
 from forkserve.log import log
 from forkserve.unix import usage
+from forkserve.unix.spool import SpoolFile
+from forkserve.worker.state import POOLED
 
 # The master kills 1 s after it has asked for the stacks.
 LAST_S = 0.7
@@ -88,7 +90,7 @@ def close_files() -> None:
     owners = [getattr(sys.modules.get(module), name, None) for module, name in _CLOSING]
     kinds = files_of_all_kinds.union(filter(None, owners))
     # isinstance() would ask proxies, which are the app's and may do anything; so it is 0.1 s for a million objects.
-    found = [thing for thing in gc.get_objects() if type(thing) in kinds]
+    found = [thing for thing in gc.get_objects() if type(thing) in kinds and not _is_spool(thing)]
     files = [thing for thing in found if type(thing) in files_of_all_kinds]
     closing = [file for file in files if type(file).__module__ != "_io"]
     for owner in owners:
@@ -99,6 +101,16 @@ def close_files() -> None:
         _try(thing.close)
     for file in files:
         _try(file.flush)
+
+
+def _is_spool(file: Any) -> bool:
+    """Whether it is ours, for what clients send. Nobody needs it any more, and a process that the app has forked would
+    wait for ever for a thread of the worker that was writing to it."""
+    try:
+        raw = file.raw if type(file) is _io.BufferedRandom else file
+    except ValueError:  # it was detached
+        return False
+    return isinstance(raw, SpoolFile)
 
 
 def _subclasses(kind: type[Any]) -> set[type[Any]]:
@@ -131,7 +143,8 @@ def _exit_in(seconds: float, code: int) -> None:
 def _name_what_runs() -> None:
     threading: Any = sys.modules.get("threading")
     threads = [] if threading is None else [
-        thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+        thread.name for thread in threading.enumerate()
+        if not thread.daemon and thread is not threading.main_thread() and not thread.name.startswith(POOLED)
     ]  # fmt: skip
     processes = [f"{pid} {title}" for pid, title in usage.children_of(os.getpid())]
     named = {"threads": threads, "processes": processes}
