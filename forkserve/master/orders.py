@@ -52,9 +52,15 @@ class Orders:
             self.hurry(record, now, why)
             return
         record.enter(Stage.RETIRING, now, now + grace_s)
-        record.asked, record.why = True, why
+        record.asked, record.drains, record.why = True, drain, why
         self.add(do.Retire(record.id, drain=drain))
         self.say("info", "retiring worker", record, cause=why)
+
+    def drain(self, record: Record) -> None:
+        """Tell a RETIRING child that the service stops by now, so that it keeps no connection for a next request; the
+        grace is the one that it has."""
+        record.drains = True
+        self.add(do.Retire(record.id, drain=True))
 
     def hurry(self, record: Record, now: float, why: str) -> None:
         """Ask a READY or RETIRING child to leave now; an earlier deadline stays."""

@@ -117,6 +117,9 @@ def _wind_down(state: State, orders: Orders, now: float) -> None:
     if state.phase is Phase.DRAINING:
         for record in state.records.staged(Stage.READY):
             orders.retire(record, now, state.policy.grace_s, why, drain=True)
+        for record in state.records.staged(Stage.RETIRING):
+            if not (record.drains or record.hurried):
+                orders.drain(record)
     else:
         for record in state.records.staged(Stage.READY, Stage.RETIRING):
             if not record.hurried:

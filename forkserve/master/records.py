@@ -51,6 +51,7 @@ class Record(Struct):
     asked: bool = False  # we wanted it to leave: its end is no failure
     told: bool = False  # somebody else did
     hurried: bool = False
+    drains: bool = False  # it knows that the service stops
     tired: str = ""  # why it wants to be replaced
     stopped: bool = False  # by a SIGSTOP that was not ours
     killed: bool = False  # a Kill went out: signal 9 is ours

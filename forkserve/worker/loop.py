@@ -260,10 +260,8 @@ class Loop:
         self._sweep_at = now = monotonic()
         if self.thrift is not None and drain:
             self.thrift.lift()
-        elif self.thrift is not None:
-            self._entrance.leave_to_siblings()
         elif not drain:
-            self._entrance.close()
+            self._entrance.leave_to_siblings()
         if drain or self.relay is None:
             self.keep_alive = False
         for connection in self.connections.values():

@@ -5,10 +5,12 @@ import re
 import signal
 import time
 from collections import Counter
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from tests.harness import Server, wait_until
+from tests.harness import Server, read_to_end, wait_until
 from tests.process.load import Load
 from tests.process.probes import MostLive
 from tests.process.tools import Gate, answers, one_request, sockets, wait_retiring
@@ -160,3 +162,23 @@ def test_promise_09_storm_of_reloads_converges_on_the_last_code() -> None:
         s.signal(signal.SIGHUP)  # nothing is deaf afterwards
         s.wait_line(f"reload done gen={generation + 1}")
     assert load.failures == []
+
+
+def test_promise_01_what_is_queued_is_not_taken_by_a_worker_that_leaves() -> None:
+    """It would serve all of it alone, and cut off what the grace does not cover."""
+    settings: dict[str, Any] = {"relay": "false", "graceful_timeout": "1s", "reload_settle": 0}
+    s = Server(app="tests.process.site:app", workers=1, expect=["worker overdue"], **settings)
+    with s, Gate(s) as gate, ExitStack() as held:
+        busy = held.enter_context(s.connect())
+        busy.sendall(one_request(gate.path))
+        gate.wait_entered()
+        queued = [held.enter_context(s.connect()) for _ in range(16)]
+        for sock in queued:
+            sock.sendall(one_request("/sleep?0.3"))
+        s.signal(signal.SIGHUP)
+        s.wait_line("retiring worker")
+        gate.open()
+        assert read_to_end(busy).startswith(b"HTTP/1.1 200 ")
+        answers = [read_to_end(sock) for sock in queued]
+        assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 16
+        assert s.lines("worker overdue") == []

@@ -100,6 +100,25 @@ def test_idle_kept_connections_do_not_hold_up_the_stop() -> None:
         assert time.monotonic() - began < 3.0
 
 
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTTOU])
+def test_a_stop_reaches_workers_that_retire_already(first: signal.Signals) -> None:
+    with Server(app=SITE, workers=2, relay="false", keepalive="60s", reload_settle=0) as s, ExitStack() as held:
+        kept = [held.enter_context(s.connect()) for _ in range(8)]
+        for sock in kept:
+            sock.sendall(one_request("/pid", close=False))
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        s.signal(first)
+        line = s.wait_line("retiring worker")
+        wait_retiring(int(line.rpartition("pid=")[2]))
+        began = time.monotonic()
+        assert s.stop() == 0
+        assert time.monotonic() - began < 15, "half of the grace"
+        assert s.lines("worker overdue") == []
+        assert [read_to_end(sock) for sock in kept] == [b""] * 8, (
+            "a plain end, which clients of kept connections expect"
+        )
+
+
 def test_promise_04_connection_that_never_spoke_does_not_hold_up_the_stop_beyond_the_grace() -> None:
     expect = ["worker overdue", "worker was asked for its stacks"]
     with Server(app=SITE, workers=1, graceful_timeout="500ms", expect=expect) as s, s.connect():
