@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -85,9 +86,12 @@ def test_promise_07_import_that_hangs_is_bounded_after_the_master_was_killed() -
     s.write_app(f"import time\nopen({str(s.folder / 'gate')!r}).read()\ntime.sleep(3600)\n")
     with s, Gate(s) as gate:
         gate.wait_entered()
+        [worker] = s.workers()
+        gate.open()
+        # A signal in the instant between Python's look at its signals and a call that blocks is met after that call only.
+        wait_until(lambda: "nanosleep" in Path(f"/proc/{worker}/wchan").read_text(), "the import to hang")
         s.signal(signal.SIGKILL)
         began = time.monotonic()
-        gate.open()
         s.wait_exit()
         wait_until(lambda: not s.alive(), "the end of the worker")
         assert time.monotonic() - began < 1.0 + 1.0
