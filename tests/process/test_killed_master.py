@@ -88,7 +88,7 @@ def test_promise_07_import_that_hangs_is_bounded_after_the_master_was_killed() -
         gate.wait_entered()
         [worker] = s.workers()
         gate.open()
-        # A signal in the instant between Python's look at its signals and a call that blocks is met after that call only.
+        # A signal that comes between Python's look at its signals and a call that blocks is met after that call only.
         wait_until(lambda: "nanosleep" in Path(f"/proc/{worker}/wchan").read_text(), "the import to hang")
         s.signal(signal.SIGKILL)
         began = time.monotonic()
