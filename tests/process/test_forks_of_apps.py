@@ -170,8 +170,8 @@ def app(environ, start_response):
 
 
 @pytest.mark.parametrize("size", [100_000, 3_000_000], ids=["in memory", "in a file"])
-# With threads it takes its time: a fork of a process with threads may inherit a lock that nobody will ever release. Seen
-# twice in some thousand forks, and not understood yet; so these are asked at length only.
+# With threads at length only: a fork of a process with threads may inherit a lock that nobody will ever release. Seen
+# twice in some thousand forks, and not understood yet.
 @pytest.mark.parametrize("threads", [1, 3] if "FORKSERVE_FULL" in os.environ else [1])
 def test_fork_amid_an_upload_takes_and_adds_nothing_of_it(threads: int, size: int) -> None:
     body = os.urandom(size)
