@@ -195,13 +195,15 @@ class _Life:
             return [int(pid) for pid in file.read().split()]
 
     def _ours(self) -> list[int]:
-        """Every process of this life, whoever is its parent by now."""
+        """Every process of this life, whoever is its parent by now: by its session, its folder or its environment, of
+        which a habit changes one or the other (and a title may overwrite the last)."""
+        first = 0 if self._process is None else self._process.pid
         found = []
         for entry in os.listdir("/proc"):
             with suppress(OSError, ValueError):
-                if f"{self._folder}:".encode() in Path(f"/proc/{int(entry)}/environ").read_bytes() and _lives(
-                    int(entry)
-                ):
+                is_ours = os.getsid(int(entry)) == first or os.readlink(f"/proc/{entry}/cwd") == str(self._folder)
+                is_ours = is_ours or f"{self._folder}:".encode() in Path(f"/proc/{entry}/environ").read_bytes()
+                if is_ours and _lives(int(entry)):
                     found.append(int(entry))
         return found
 

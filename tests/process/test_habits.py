@@ -69,14 +69,18 @@ def workers_of(s: Server) -> list[int]:
 
 
 def ours(s: Server) -> list[int]:
-    """Every process that was started by this server, or by one of its own, whoever is its parent by now."""
+    """Every process that was started by this server, or by one of its own, whoever is its parent by now.
+
+    By its session, its folder or its environment: a habit changes one or the other, and a title may overwrite the last.
+    """
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             with suppress(OSError):
-                environ = Path(f"/proc/{entry}/environ").read_bytes()
-                stat = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2]
-                if str(s.folder).encode() in environ and stat.split()[0] != "Z":
+                state, _, _, session = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:4]
+                is_ours = int(session) == s.pid or os.readlink(f"/proc/{entry}/cwd") == str(s.folder)
+                is_ours = is_ours or str(s.folder).encode() in Path(f"/proc/{entry}/environ").read_bytes()
+                if is_ours and state != "Z":
                     found.append(int(entry))
     return found
 
