@@ -44,6 +44,12 @@ class Dump(Struct, frozen=True):
     deadline: float = 0.0  # of the request that is overdue; 0: it is about the child itself
 
 
+class Cancel(Struct, frozen=True):
+    """Make a child that boots end: what its import has started ends with it."""
+
+    id: int
+
+
 class Kill(Struct, frozen=True):
     """SIGKILL a child."""
 
@@ -129,6 +135,7 @@ Action = (
     | Retire
     | Hurry
     | Dump
+    | Cancel
     | Kill
     | LoadConfig
     | ReopenLogFiles

@@ -205,6 +205,16 @@ class Children:
         if text:
             log.error("worker was asked for its stacks and wrote them", detail=text, pid=child.pid, slot=child.slot)
 
+    def cancel(self, id: int) -> None:
+        """Make a child that boots end, by the signal that has it write its stacks: nobody wants to read them."""
+        child = self._by_id.get(id)
+        if child is not None:
+            if child.stacks >= 0:
+                os.close(child.stacks)
+                child.stacks = -1
+            process.send(child.pid, signals.DUMP)
+            process.send(child.pid, signal.SIGCONT)
+
     def kill(self, id: int) -> None:
         """SIGKILL a child."""
         child = self._by_id.get(id)

@@ -250,6 +250,8 @@ class Master:
                     self._children.tell(id, Hurry(), signal.SIGTERM)
                 case act.Dump(id=id, deadline=deadline):
                     self._children.dump(id, deadline)
+                case act.Cancel(id=id):
+                    self._children.cancel(id)
                 case act.Kill(id=id):
                     self._children.kill(id)
                 case act.LoadConfig():

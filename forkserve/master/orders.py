@@ -88,10 +88,12 @@ class Orders:
             self.say("info", "killed worker", record, cause=record.why)
 
     def abandon(self, record: Record, now: float, why: str) -> None:
-        """Kill a BOOTING child that is not wanted any more."""
-        record.enter(Stage.KILLED, now)
+        """Have a BOOTING child that is not wanted any more end what its import has started, and itself; its kill is due
+        a moment later."""
+        record.enter(Stage.KILLED, now, now + DUMP_S)
         record.asked, record.why = True, why
-        self.kill(record, now)
+        self.add(do.Cancel(record.id))
+        self.say("info", "abandoning worker", record, cause=why)
 
 
 def _rounded(value: object) -> object:

@@ -152,7 +152,7 @@ class _TimedOut:
                     connection.cut()
                 if loop.access is not None:
                     loop.access.flush()  # of the requests before it
-            ending.cut_short(with_helpers=loop is None)
+            ending.cut_short(with_helpers=loop is None or not (loop.requests or loop.connections or loop.is_retiring))
 
     def _pass_stacks_on(self, birth: Birth) -> None:
         """Have the master log them, unless nothing of the app's is in them: it is clients that the worker waits for."""

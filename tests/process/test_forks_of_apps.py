@@ -281,3 +281,34 @@ def test_worker_at_a_terminal_that_reads_it_from_the_background_fails_and_does_n
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert ran.stdout == "5\n"
+
+
+@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("helper", ["daemon", "process", "manager"])
+def test_worker_that_is_abandoned_while_it_boots_takes_the_helpers_of_its_import_along(
+    helper: str, order: signal.Signals
+) -> None:
+    plain = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'plain']\n"
+    s = Server(app="fresh_app:app", workers=1, env={"HELPER": helper})
+    s.write_app(plain)
+    with s:
+        s.write_app(
+            "import time\n"
+            "from tests.apps.habits import fork_at_import\n"
+            f"with open({str(s.folder / 'helper')!r}, 'w') as file: file.write(f'{{fork_at_import.pid}}\\n')\n"
+            "time.sleep(3600)\n"
+        )
+        s.signal(signal.SIGHUP)
+        told = s.folder / "helper"
+        pid = int(wait_until(lambda: told.exists() and told.read_text().endswith("\n") and told.read_text(), "its pid"))
+        assert lives(pid)
+        s.write_app(plain)
+        s.signal(order)
+        s.wait_line("abandoning worker")
+        if order == signal.SIGHUP:
+            s.wait_line("reload done gen=3")
+        else:
+            assert s.wait_exit() == 0
+        wait_until(lambda: not lives(pid), "the end of the helper")
+        assert s.lines("killed worker") == []
+        assert "wrote its stacks" not in s.said()

@@ -154,7 +154,7 @@ def written_out(action: do.Action) -> list[str]:
             return [f"Spawn {action.id} {action.kind.value} slot={action.slot} gen={action.generation}"]
         case do.Retire():
             return [f"Retire {action.id}{' drain' if action.drain else ''}"]
-        case do.Hurry() | do.Dump() | do.Kill():
+        case do.Hurry() | do.Dump() | do.Cancel() | do.Kill():
             return [f"{type(action).__name__} {action.id}"]
         case do.ReloadEnded():
             wishes, result = f"wishes={action.after + 1}..{action.upto}", (("error", action.error or "none"),)

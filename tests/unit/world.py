@@ -102,6 +102,8 @@ class World:
                     self.ask(action)
                 case do.Dump():
                     self.dump(action)
+                case do.Cancel():
+                    self.cancel(action)
                 case do.Kill():
                     self.kill(action)
                 case do.LoadConfig():
@@ -209,6 +211,12 @@ class World:
         stopped_for_long = child.patience_until <= self.now
         assert child.asked or child.guilty or stopped_for_long or not child.serves, "an idle worker was dumped"
         child.dumped, child.serves = True, False
+        self.resume(child)
+
+    def cancel(self, cancel: do.Cancel) -> None:
+        child = self.target(cancel.id)
+        assert not (child.serves or child.dumped or child.killed_at), "only who boots is cancelled, once"
+        child.dumped = child.asked = True
         self.resume(child)
 
     def resume(self, child: Child) -> None:
