@@ -123,6 +123,7 @@ class Decoder:
         self, template: Environ, limits: Limits, make_body: BodyMaker, mount: str = "", connections: int = 1024
     ) -> None:
         self.ready: list[Request] = []
+        self.waiting = b""
         self.replies: list[bytes] = []
         self.must_close = False
         self.wants_continue = False
@@ -170,14 +171,27 @@ class Decoder:
         return FastcgiEncoder(request_id) if request_id else None
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Read ``data``; complete requests appear in ``ready``. Raises Refused for what cannot be served."""
+        """Read ``data``, up to the end of the first request: it appears in ``ready``, and what follows it waits.
+
+        Raises Refused for what cannot be served.
+        """
         view = memoryview(data)
         try:
-            while view and not self._ended:
+            while view and not self._ended and not self.ready:
                 view = self._read_whole(view) if not self._head else self._read(view)
         except Refused:
             self._ended = True
             raise
+        self.waiting = b"" if self._ended else bytes(view)
+
+    def go_on(self) -> None:
+        """Read what waits, up to the end of the next request. Raises Refused."""
+        data, self.waiting = self.waiting, b""
+        self.feed(data)
+
+    def unread(self) -> bytes | None:
+        """Return what came of requests that have not begun to be served; None if that is not known."""
+        return self.waiting if self.idle else None
 
     def has_room(self) -> bool:
         """Whether more of the body can be taken now."""

@@ -39,13 +39,20 @@ class Decoder(Protocol):
     must_close: bool  # nothing more will come: close when the replies, and the answers to ``ready``, are sent
     wants_continue: bool  # never
     body_began: bool  # between a request's head and its end
+    waiting: bytes  # what follows the request in ``ready``, unread: nothing is fed before ``go_on`` has read it
 
     @property
     def idle(self) -> bool:
         """Whether nothing of a next request has arrived."""
 
     def feed(self, data: bytes | memoryview, /) -> None:
-        """Read ``data``; complete requests appear in ``ready``. Raises Refused for what cannot be served."""
+        """Read ``data``; a complete request appears in ``ready``. Raises Refused for what cannot be served."""
+
+    def go_on(self) -> None:
+        """Read what waits, up to the end of the next request. Raises Refused."""
+
+    def unread(self) -> bytes | None:
+        """Return what came of requests that have not begun to be served; None if that is not known."""
 
     def take_encoder(self) -> Encoder | None:
         """Return the encoder of the next answer, in the order of ``ready``, a refusal last; call it once for each.
@@ -70,6 +77,7 @@ class OneRequest:
     """
 
     encoder: Encoder
+    waiting = b""  # nothing follows the request
 
     def __init__(self, template: Environ, limits: Limits, make_body: BodyMaker, mount: str = "") -> None:
         self.ready: list[Request] = []
@@ -96,6 +104,13 @@ class OneRequest:
     def take_encoder(self) -> Encoder | None:
         """Return the encoder of the next answer."""
         return self.encoder
+
+    def go_on(self) -> None:
+        """Do nothing: nothing waits."""
+
+    def unread(self) -> bytes | None:
+        """Return that nothing has come, or None."""
+        return b"" if self.idle else None
 
     def feed(self, data: bytes | memoryview) -> None:
         """Read ``data``; the complete request appears in ``ready``. Raises Refused for what cannot be served."""

@@ -10,8 +10,9 @@ import httptools
 
 from forkserve.protocol import _http_head as head
 from forkserve.protocol._http_head import FRAMED, HOSTS, NAMES
-from forkserve.protocol._http_known import KnownHeads, Recall
+from forkserve.protocol._http_known import KnownHeads
 from forkserve.protocol._http_raw import RawHead
+from forkserve.protocol._http_rest import END, Rest
 from forkserve.protocol._http_resumed import Resumed, resumed_head
 from forkserve.protocol.types import (
     BAD_REQUEST,
@@ -38,29 +39,25 @@ _SINGLE = {"HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODIN
 _UNEVEN = 1 << 17  # a mark beside FRAMED and the flags of a request: something is to be reset after it
 
 
-class Decoder(Recall):
+class Decoder(Rest):
     """One connection's requests: feed it what arrives, take complete requests from ``ready``. It owns its template.
 
-    ``body_began`` is true between a request's head and its end; ``wants_continue`` asks for an interim 100.
+    What was fed beyond the end of a request is ``waiting``: have it read by ``go_on`` when that request is answered,
+    and feed nothing before. ``body_began`` is true between a request's head and its end; ``wants_continue`` asks for an
+    interim 100.
     What a proxy says of its client (Forwarded, X-Forwarded-*, X-Real-IP) is dropped unless the peer is ``believed``.
     Names with an underscore are dropped, or refused with ``header_map`` "refuse".
     """
 
     # What begins alike is of the class: a connection costs 0.5 us less.
     wants_continue = False
-    body_began = False
     _marks = 0  # of the request that is read; 0 for a plain one
     _data: bytes | memoryview = b""  # what the current call of feed() brought, with what is kept before it
-    _head_bytes = 0  # of the request that is read: what came by every later call of feed()
-    _silent_bytes = 0  # of a chunked body: what came since its last data
-    _target = b""
-    _body: Body | None = None
     _line = b""
     _flags = 0
     _resume_with = b""  # the head to tell another parser, of a body that llhttp will not read
     # Until they are needed:
     _parser: httptools.HttpRequestParser | None = None
-    _raw: RawHead
     _most_keys: int  # of the environ, less those of this request's fields that have no key of their own
 
     def __init__(
@@ -86,14 +83,11 @@ class Decoder(Recall):
         self._heads = limits.known or KnownHeads.of(limits)
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Read ``data``; complete requests appear in ``ready``. Raises Refused for what cannot be served."""
-        raw = b""  # all of it, where a request begins
-        if not self.idle:
-            if self._ended:
-                return
-            self._measure_progress(len(data))
-            self._data = self._raw.joined(data)
-        else:
+        """Read ``data``, up to the end of the first request: it appears in ``ready``, and what follows it waits.
+
+        Raises Refused for what cannot be served.
+        """
+        if self.idle:
             if data == self._last_raw and self._again is not None:
                 # The same request once more, as of who polls or probes: at a third of what _recall costs.
                 environ, line, flags = self._again
@@ -101,13 +95,28 @@ class Decoder(Recall):
                 environ["wsgi.input"] = BytesIO()
                 self.ready.append((environ, line, flags))
                 return
-            self._data = data
             if self._rests:
                 self._rests -= 1
-            elif len(data) <= self._small_bytes:
+            elif len(data) <= self._small_bytes and self._recall(bytes(data)):
+                return
+        elif self._ended:
+            return
+        self._parse(data)
+        if self.waiting and not self.ready:
+            self.go_on()
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        # No request that is usual has something behind it: a call less.
+        if self.body_began or bytes(data).find(END, 0, -4) >= 0:
+            data = self._first_of(data)
+        raw = b""  # all of a request, where it is small
+        if self.idle:
+            self._data = data
+            if self._learns and len(data) <= self._small_bytes:
                 raw = bytes(data)
-                if self._recall(raw):
-                    return
+        else:
+            self._measure_progress(len(data))
+            self._data = self._raw.joined(data)
         parser = self._parser or self._begin()
         try:
             parser.feed_data(data)
@@ -117,7 +126,7 @@ class Decoder(Recall):
             self._failed(error, data)
             return
         else:
-            if raw and self._learns and self._was_plain and len(self.ready) == 1:
+            if raw and self._was_plain and len(self.ready) == 1:
                 self._learn(raw)
             if not self.idle:
                 self._pause(data)
@@ -127,9 +136,9 @@ class Decoder(Recall):
             self._pause(data)
 
     def unread(self) -> bytes | None:
-        """Return the bytes of a request whose head has begun, empty between requests; None if they are not known."""
+        """Return what came of requests that have not begun to be served; None if that is not known."""
         if self.idle:
-            return b""
+            return self.waiting
         if self.body_began or self._ended or self._raw.kept is None:
             return None
         return bytes(self._raw.kept)
@@ -256,6 +265,7 @@ class Decoder(Recall):
             self.idle.append(True)
         else:
             self._ended = True
+            self.waiting = b""
         self.ready.append((environ, self._line, flags))
 
     def begun(self) -> tuple[Request, Body | None]:
@@ -331,21 +341,6 @@ class Decoder(Recall):
         if len(self._environ) > self._most_keys:
             raise Refused(TOO_LARGE, f"more than {self._limits.fields} fields")
 
-    def _measure_progress(self, fed: int) -> None:
-        """Bound what one request may send that is no body: its head, chunk extensions, trailer fields.
-
-        What comes now counts from the next call on: it may be body, and is read before it is known.
-        """
-        most = self._limits.head_bytes
-        if self._head_bytes > most or self._silent_bytes > most:
-            raise Refused(TOO_LARGE, f"the head or the trailer has more than {most} bytes")
-        if self.body_began:
-            self._silent_bytes += fed
-        elif len(self._target) > self._limits.line_bytes:
-            raise Refused("414 URI Too Long", f"the request line has more than {self._limits.line_bytes} bytes")
-        else:
-            self._head_bytes += fed
-
     def _begin_body(self) -> None:
         """Make the place for the body, and for the fields of its trailer: they are dropped."""
         length = head.body_length(self._request, self._flags)
@@ -354,6 +349,7 @@ class Decoder(Recall):
         self.wants_continue = length != 0 and self._flags & HTTP11 != 0 and "HTTP_EXPECT" in self._request
         if length:
             self._body = self._make_body(length)
+            self._body_length = length
             if self._parser and self._parser.should_upgrade():
                 self._resume_with = resumed_head(length, self._flags)
 

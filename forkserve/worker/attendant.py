@@ -104,11 +104,13 @@ class Attendant:
         """Give away what became readable while the app runs."""
         loop = self._loop
         misses = 0
+        for waiting in loop.turns[:]:
+            misses += not waiting.pass_on()
         for fd, _ in loop.epoll.poll(0):
             connection = loop.connections.get(fd)
             if connection is None:
                 loop.pass_on_newcomer(fd)
-            elif connection.state is IDLE or connection.state is HEAD:
+            elif (connection.state is IDLE or connection.state is HEAD) and not connection.waits:
                 misses += not connection.pass_on()
                 if misses > _FEW:
                     return  # the queue is full, it seems: they will be looked at again

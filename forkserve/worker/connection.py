@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, cast
 
 from forkserve.log import log
 from forkserve.protocol.types import FORWARDED, KEEP_ALIVE, Environ, Refused
-from forkserve.unix.scoreboard import DEADLINE
+from forkserve.unix.scoreboard import BEGAN, DEADLINE
 from forkserve.worker.door import apply_forwarded
-from forkserve.worker.inlet import Inlet
 from forkserve.worker.lines import Unlogged, note_later, note_now, note_refusal
 from forkserve.worker.outlet import NOW, peer_name
+from forkserve.worker.pipeline import Pipeline
 from forkserve.worker.state import BODY, HEAD, IDLE, LINGERING, OPENING, RUNNING, WRITING
 from forkserve.wsgi.out import PeerGone
 from forkserve.wsgi.response import Response, plain_answer, respond
@@ -30,19 +30,17 @@ if TYPE_CHECKING:
 
 LINGER_S = 2.0  # how long the last response may travel before a reset could overtake it: RFC 9112 section 9.6
 _HEAD_BYTES = 16 * 1024  # of a read where a request begins
+_BODY_BYTES = 48 * 1024  # of one amid a body: what follows the body waits in memory
 _CLOSED = OSError(errno.EPIPE, "the connection was closed")
 
 
-class Connection(Inlet):
+class Connection(Pipeline):
     """One accepted connection."""
 
     response_kind: type[Response] = Response
     # What few connections ever change stands on the class: a connection costs 0.3 us less.
-    waits = False  # ready, and unread until there is a thread
     _then_close = False
-    _refused: Refused | None = None  # to be answered when the good requests before it are
     _linger_left = 64 << 20  # a refused upload goes on until its sender looks; reading this much takes 10 ms
-    _tls: "TlsTransport | None" = None
     unlogged: Unlogged | None = None  # its access line waits for the client
 
     __slots__ = ("_recv", "stays")
@@ -84,14 +82,6 @@ class Connection(Inlet):
 
     # driven by the loop
 
-    def on_readable_tls(self) -> None:
-        """The same where TLS may hold bytes that epoll does not show."""
-        tls = self._tls
-        assert tls is not None
-        self.on_readable()
-        while self.fd >= 0 and self.state is not WRITING and tls.pending() and not self.is_paused:
-            self.on_readable()
-
     def on_readable(self) -> None:
         """Bytes, or the end of them, have arrived."""
         if self.state is not IDLE:
@@ -115,7 +105,7 @@ class Connection(Inlet):
             self._pause()
             return
         try:
-            got = self.sock.recv_into(loop.buffer, 0, NOW)
+            got = self.sock.recv_into(loop.buffer, _HEAD_BYTES if self.state is HEAD else _BODY_BYTES, NOW)
         except BlockingIOError:
             return
         except OSError:
@@ -135,27 +125,18 @@ class Connection(Inlet):
         decoder = self._decoder
         try:
             decoder.feed(data)
-        except Refused as error:
-            self._finish_then_refuse(error)
-            return
-        except OSError as error:  # the disk is broken; where it is merely full nothing is read
-            log.error("request body could not be stored", cause=error)
-            self._finish_then_refuse(Refused("503 Service Unavailable", str(error)))
+        except (Refused, OSError) as error:
+            self._cannot_read(error)
             return
         if decoder.ready:
             self._serve()
             if self.state is not IDLE or self.fd < 0:
                 return
+            if decoder.waiting or decoder.ready:
+                self._take_rest(self._loop.deadline[BEGAN])
+                return
         if not decoder.idle:
             self._await_more(len(data))
-
-    def _finish_then_refuse(self, refused: Refused) -> None:
-        """Answer the good requests that came before a bad one, then the bad one."""
-        self._refused = refused
-        if self._decoder.ready:
-            self._serve()
-        if self.fd >= 0 and self.state in (IDLE, HEAD, BODY):
-            self._refuse(refused)
 
     def _await_more(self, got: int) -> None:
         """Part of a request has arrived."""
@@ -191,20 +172,13 @@ class Connection(Inlet):
             return
         self.state = IDLE
         self.deadline = monotonic() + self._loop.keepalive_s
-        if self._decoder.ready:
-            if self._loop.requests >= self._loop.near_requests and not self._loop.goes_on(self):
-                return
-            self._serve()
-            if self.state is not IDLE or self.fd < 0:
-                return
-        if self._refused is not None:
-            self._refuse(self._refused)
-        elif not self._decoder.idle:
-            self._await_more(0)
+        self._take_rest(monotonic())
 
     def on_overdue(self) -> None:
         """The deadline of the state has passed."""
-        if self.state is IDLE:
+        if self.state is IDLE and self.has_rest:
+            self.take_turn()
+        elif self.state is IDLE:
             deadline = self.deadline
             self._loop.readers[self.fd]()  # a request may have arrived while another one ran: it is not cut
             if self.fd >= 0 and self.state is IDLE and self.deadline == deadline:
@@ -293,47 +267,41 @@ class Connection(Inlet):
         self._loop.timer.restart()
 
     def _serve(self) -> None:
-        """Run every complete request, in order, as long as the client keeps up."""
+        """Run the first complete request."""
         loop = self._loop
         attendant = loop.attendant
-        ready = self._decoder.ready
         self.fresh = False
-        while True:
-            request = ready.pop(0)
-            environ, line, flags = request
-            self.state = RUNNING
-            now = monotonic()
-            if now >= loop.tick_at:
-                loop.on_tick(now, line)
-            loop.requests += 1
-            loop.begin(now + loop.first_s, now, loop.requests, line)
-            if flags & FORWARDED:
-                apply_forwarded(environ, self._door.forwarders.trust)
-            response = self.response_kind()
-            response.request = request
-            response.out = self
-            response.keep_alive = self.stays and flags & KEEP_ALIVE != 0
-            loop.running = response
-            if attendant is not None and attendant.asleep and (len(loop.connections) > 1 or loop.has_newcomers):
-                attendant.ring()  # here, after we said what runs: it says that it sleeps, then looks what runs
-            respond(loop.app, environ, response)
-            loop.running = None
-            loop.deadline[DEADLINE] = 0.0
-            if loop.attended and attendant is not None:
-                attendant.await_end()
-            waits = self._backlog is not None
-            if loop.access is not None:
-                if waits or self.unsent:
-                    note_later(self, environ, response, now)
-                else:
-                    loop.access.note(environ, response, monotonic() - now)
-            if waits or not response.keep_alive:
-                self._after(response, flags, waits)
-                return
-            if not ready:
-                break
-            if loop.requests >= loop.near_requests and not loop.goes_on(self):
-                return
+        request = self._decoder.ready.pop(0)
+        environ, line, flags = request
+        self.state = RUNNING
+        now = monotonic()
+        if now >= loop.tick_at:
+            loop.on_tick(now, line)
+        loop.requests += 1
+        loop.begin(now + loop.first_s, now, loop.requests, line)
+        if flags & FORWARDED:
+            apply_forwarded(environ, self._door.forwarders.trust)
+        response = self.response_kind()
+        response.request = request
+        response.out = self
+        response.keep_alive = flags & KEEP_ALIVE != 0 and (self.stays or self.owes_more())
+        loop.running = response
+        if attendant is not None and attendant.asleep and (len(loop.connections) > 1 or loop.has_newcomers):
+            attendant.ring()  # here, after we said what runs: it says that it sleeps, then looks what runs
+        respond(loop.app, environ, response)
+        loop.running = None
+        loop.deadline[DEADLINE] = 0.0
+        if loop.attended and attendant is not None:
+            attendant.await_end()
+        waits = self._backlog is not None
+        if loop.access is not None:
+            if waits or self.unsent:
+                note_later(self, environ, response, now)
+            else:
+                loop.access.note(environ, response, monotonic() - now)
+        if waits or not response.keep_alive:
+            self._after(response, flags, waits)
+            return
         self.state = IDLE
         self.deadline = monotonic() + loop.keepalive_s
 
@@ -346,6 +314,8 @@ class Connection(Inlet):
         self._upload = Upload(self, self._loop, decoder, request, body)
         decoder.ready.append(self._upload.request)
         self._serve()
+        if self.fd >= 0 and self.state is IDLE and self.has_rest:
+            self._await_turn()
 
     def _after(self, response: Response, flags: int, waits: bool) -> None:
         """Go on after a response that is the last one, or that the client had not taken when the app ended."""

@@ -20,7 +20,7 @@ from forkserve.unix.messages import UP, Stuck
 from forkserve.unix.relay import Moved, Relay
 from forkserve.worker.connection import Connection
 from forkserve.worker.door import Door, kind_of_door, protocol_of
-from forkserve.worker.state import BODY, HEAD, IDLE, WRITING
+from forkserve.worker.state import BODY, HEAD, IDLE, OPENING, WRITING
 
 if TYPE_CHECKING:
     import ssl
@@ -246,10 +246,15 @@ class Entrance:
             return False
         fd, moved = taken
         connection = self._adopt(fd, moved)
-        if connection is not None and moved.left_s <= 0:  # who moves often may never be where the clock is looked at
-            connection.on_readable()
-            if connection.fd >= 0 and connection.deadline <= monotonic():
-                connection.on_overdue()
+        if (
+            connection is not None
+            and connection.fd >= 0
+            and connection.state in (OPENING, IDLE, HEAD)
+            and not connection.waits
+        ):
+            self._loop.readers[fd]()  # it moved since it was ready; another request would only have it moved again
+            if moved.left_s <= 0 and connection.fd >= 0 and connection.deadline <= monotonic():
+                connection.on_overdue()  # who moves often may never be where the clock is looked at
         return True
 
     def _adopt(self, fd: int, moved: Moved) -> Connection | None:

@@ -42,6 +42,13 @@ class GatewayConnection(Connection):
     def take(self, data: bytes | memoryview) -> None:
         """Go on with bytes that have arrived."""
         super().take(data)
+        self._say_what_is_left()
+
+    def _take_rest(self, began: float) -> None:
+        super()._take_rest(began)
+        self._say_what_is_left()
+
+    def _say_what_is_left(self) -> None:
         if self.fd < 0 or not self._gateway.replies or self.state not in (IDLE, HEAD, BODY):
             return
         if self._say_replies() and self._backlog is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from forkserve.accesslog import AccessLog
 from forkserve.config.settings import Settings
-from forkserve.log import log, one_line
+from forkserve.log import log
 from forkserve.net.listener import Listener
 from forkserve.protocol.types import READ_BYTES
 from forkserve.unix.borrowed import Borrowed
@@ -30,11 +30,12 @@ from forkserve.worker.entrance import EXHAUSTED_PAUSE_S, Entrance
 from forkserve.worker.fatigue import Fatigue
 from forkserve.worker.flusher import Flusher
 from forkserve.worker.room import Room
+from forkserve.worker.shown import Shown
 from forkserve.worker.state import IDLE, WRITING
 from forkserve.worker.thrift import Thrift
 from forkserve.worker.timer import Limits, Timer
+from forkserve.worker.turns import Turns
 from forkserve.wsgi.app import App
-from forkserve.wsgi.clock import clock
 from forkserve.wsgi.out import PeerGone
 from forkserve.wsgi.response import Response
 
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 
 _SWEEP_S = 1.0
-_SHOW_S = 1.0
 # Ends of overdue connections in one round: slow clients that came together are overdue together, and 2,000 refusals at
 # one go would hold up everybody else for 200 ms.
 _MOST_OVERDUE = 50
@@ -55,7 +55,7 @@ _FD = itemgetter(0)  # of an event
 _MOST_EVENTS = 64  # of one round: epoll.poll takes 12 KiB from the heap where it is not told
 
 
-class Loop:
+class Loop(Shown):
     """One worker at work, from ready to its last response."""
 
     kind: type[Connection] = Connection
@@ -87,6 +87,7 @@ class Loop:
         self.access = access
         self.connections: dict[int, Connection] = {}
         self.readers: dict[int, Callable[[], None]] = {}  # what to do when a descriptor is readable
+        self.turns = Turns()
         self.running: Response | None = None
         self.has_newcomers = False  # somebody waits at a door, and the kernel has told nobody but us
         self.attended = False  # the attendant is at work on the connections, see there
@@ -106,6 +107,8 @@ class Loop:
         self.epoll = epoll()
         self.poll: Callable[[float | None, int], list[tuple[int, int]]] = self.epoll.poll
         self.is_retiring = self._is_given_up = False
+        self._grace_s = settings.graceful_timeout
+        self.pipelines_until = _NEVER  # what was received of them by then is answered, though the worker leaves
         self.relay = relay if settings.relay else None  # what an older generation has put there is taken all the same
         self.attendant = None if self.relay is None else Attendant(self)
         self._entrance = Entrance(self, settings, listeners, relay, channel, context, generation=generation, slot=slot)
@@ -119,8 +122,6 @@ class Loop:
         self.thrift: Thrift | None = None  # near `max_requests`
         self._draining = False
         self._title = title
-        self._busy_shown = False
-        self.tick_at = self.show_busy_at = 0.0  # not more often than once a second
         self._sweep_at, self._wait_s = 0.0, _SWEEP_S  # 0 while there are more overdue connections than one round ends
         self._special = {channel.fileno(): self._on_channel, wakeup.read_fd: self._on_signal}
         self.readers |= self._special
@@ -141,16 +142,20 @@ class Loop:
         is_mortal = fatigue.is_mortal
         doors = entrance.fds
         unwritten = () if access is None else access.lines
+        turns = self.turns
         while not self.is_retiring or connections or self._take_next():
             # Lines of the access log wait while there is something to do: under load one write in 90 requests instead
             # of one a round saves 1 us a request.
-            batch = poll(0, _MOST_EVENTS) if unwritten else None
-            if not batch:
+            batch = poll(0, _MOST_EVENTS) if unwritten or turns else []
+            if not batch and not turns:
                 if access is not None:
                     access.flush()
-                is_plain = connections or (entrance.is_open and not is_mortal)  # nothing to reckon with: 0.3 us
-                if is_plain:
-                    wait_s = self._wait_s if connections or self.requests != self._looked_requests else None
+                if connections:
+                    wait_s: float | None = self._wait_s
+                elif self.is_retiring:
+                    wait_s = 0.0  # somebody was taken of the queues, and has left by now
+                elif entrance.is_open and not is_mortal:
+                    wait_s = self._wait_s if self.requests != self._looked_requests else None
                 else:
                     wait_s = self._patience_s()
                 batch = poll(wait_s, _MOST_EVENTS)
@@ -167,6 +172,8 @@ class Loop:
                 else:
                     self._on_other(fd)
             self.has_newcomers = False
+            if turns:
+                turns.give()
             if self.requests >= fatigue.look_at_requests:
                 self._check_fatigue()
             # What the clock asks for is looked at once a second; a wake-up for one small request must stay cheap.
@@ -208,20 +215,6 @@ class Loop:
         """Whether a request is in the app."""
         return self.running is not None
 
-    def on_tick(self, now: float, line: bytes) -> None:
-        """Spell the Date and show what runs, about once a second."""
-        if now >= clock.until:
-            clock.refresh(now)
-        if now >= self.show_busy_at:
-            self.show_busy(now, line)
-        self.tick_at = min(clock.until, self.show_busy_at)
-
-    def show_busy(self, now: float, line: bytes) -> None:
-        """Show the running request in the process title; at most once a second, since it costs a microsecond."""
-        self.show_busy_at = now + _SHOW_S
-        self._busy_shown = True
-        self._title("busy " + one_line(line.decode("latin-1"))[:80])
-
     def answer_overdue(self) -> bool:
         """Answer 504 where a request is overdue; True: the process can end now. In a signal handler."""
         response = self.running
@@ -258,6 +251,7 @@ class Loop:
         self._draining = drain
         self._show("retiring")
         self._sweep_at = now = monotonic()
+        self.pipelines_until = min(self.pipelines_until, now + self._grace_s / 2)
         if self.thrift is not None and drain:
             self.thrift.lift()
         elif not drain:
@@ -271,6 +265,8 @@ class Loop:
             if drain and connection.state is IDLE:
                 since = connection.deadline - (self.header_timeout_s if connection.fresh else self.keepalive_s)
                 connection.deadline = min(connection.deadline, max(now, since + STOP_PATIENCE_S))
+        if drain:  # also for those whose request runs now
+            self.keepalive_s = min(self.keepalive_s, STOP_PATIENCE_S)
 
     def hurry(self) -> None:
         """Leave now: drop what waits, idle, half-read or half-taken."""
@@ -346,10 +342,6 @@ class Loop:
         self._be_thrifty()
         if (reason := self.fatigue.check(self.requests, monotonic())) and not self.is_retiring:
             self._channel.send(UP.encode(Tired(reason)))
-
-    def _show(self, what: str) -> None:
-        self._busy_shown = False
-        self._title(what if not self.is_retiring else "retiring")
 
     # orders
 

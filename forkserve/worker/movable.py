@@ -1,6 +1,7 @@
 """The part of a connection that moves: from the worker that holds it to whichever is idle first, by the relay.
 
-A connection moves between two requests, or with a head that is not whole; what came of that goes along. Runs in a
+A connection moves between two requests, or with a head that is not whole; what came of that goes along, and so do
+requests of a pipeline that have not begun. Runs in a
 worker.
 """
 
@@ -50,12 +51,9 @@ class Movable(Outlet):
 
     def pass_on(self) -> bool:
         """Give this connection to whichever worker is idle first; False: it stays here."""
-        if self.state is IDLE:
-            received: bytes | None = b""
-        elif self.state is HEAD:
-            received = self._decoder.unread()
-        else:
+        if (self.state is not IDLE and self.state is not HEAD) or self._decoder.ready:
             return False
+        received = self._decoder.unread()
         relay = self._loop.relay
         if relay is None or received is None or len(received) > MOST_BYTES or not self.is_movable:
             return False

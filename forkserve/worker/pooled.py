@@ -17,7 +17,7 @@ from forkserve.worker.connection import Connection
 from forkserve.worker.door import apply_forwarded
 from forkserve.worker.lines import note_later, note_now, note_refusal
 from forkserve.worker.running import Run
-from forkserve.worker.state import HEAD, IDLE, RUNNING, WRITING
+from forkserve.worker.state import HEAD, IDLE, RUNNING
 from forkserve.wsgi.response import OVERDUE, Response, plain_answer
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class ThreadedConnection(Connection):
                 self._is_watched = False
                 threads.epoll.unregister(self.fd)
             return
+        if self.has_rest:
+            return  # it is not its turn
         has_time = (self.state is IDLE or self.state is HEAD) and self.deadline > monotonic()
         if has_time and threads.is_busy:
             if self.pass_on():
@@ -91,20 +93,24 @@ class ThreadedConnection(Connection):
         Connection.on_readable(self)
 
     def take_turn(self) -> None:
-        """Read at last; unless it was closed, passed on or read meanwhile."""
+        """Read at last, or go on with a pipeline; unless it was closed, passed on or read meanwhile."""
         self.waits = False
         if self.fd >= 0 and (self.state is IDLE or self.state is HEAD):
             thrift = self._threads.thrift
-            if thrift is None or self.state is HEAD or thrift.admits(self):
+            if self.has_rest:
+                Connection.take_turn(self)
+            elif thrift is None or self.state is HEAD or thrift.admits(self):
                 Connection.on_readable(self)
 
-    def on_readable_tls(self) -> None:
-        """The same where TLS may hold bytes that epoll does not show."""
-        tls = self._tls
-        assert tls is not None
-        self.on_readable()
-        while self._has_pending(tls) and not self.is_paused:
-            self.on_readable()
+    def _take_rest(self, began: float) -> None:
+        """Go on with a pipeline, behind those who wait for a thread."""
+        threads = self._threads
+        if self.has_rest and threads.is_retiring and self.stays and self.pass_on():
+            return
+        if self.has_rest and self.deadline > monotonic() and threads.has_waiting and not threads.is_busy:
+            threads.keep_waiting(self)
+        else:
+            Connection._take_rest(self, began)
 
     def close(self) -> None:
         """Close now; while its request runs, afterwards."""
@@ -242,7 +248,7 @@ class ThreadedConnection(Connection):
             self.on_readable_tls()
 
     def _has_pending(self, tls: "TlsTransport") -> bool:
-        return self.fd >= 0 and self.state is not WRITING and self.state is not RUNNING and tls.pending()
+        return self.state is not RUNNING and not self.has_rest and Connection._has_pending(self, tls)
 
     def _serve(self) -> None:
         """Have the first complete request run; those that follow wait for its end."""

@@ -16,7 +16,7 @@ from forkserve.log import log
 from forkserve.protocol.types import KEEP_ALIVE
 from forkserve.unix.messages import UP, Spent
 from forkserve.unix.scoreboard import Row
-from forkserve.worker.loop import STOP_PATIENCE_S, Loop
+from forkserve.worker.loop import Loop
 from forkserve.worker.pool import Pool
 from forkserve.worker.pooled import Task, ThreadedConnection
 from forkserve.worker.running import Run, Running
@@ -80,17 +80,16 @@ class ThreadedLoop(Loop):
         """Whether a request is in the app."""
         return bool(self.running_now.runs or self.given_up)
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether somebody waits for a thread."""
+        return self._pool.is_full or bool(self._waiting)
+
     def keep_waiting(self, connection: ThreadedConnection) -> None:
         """Leave a connection that is ready unread until a thread is free, or for a moment."""
         if not connection.waits:
             connection.waits = True
             self._waiting.append(connection)
-
-    def retire(self, *, drain: bool) -> None:
-        """Finish what was begun and take nothing new. See Loop."""
-        Loop.retire(self, drain=drain)
-        if drain:  # also for those whose request runs now
-            self.keepalive_s = min(self.keepalive_s, STOP_PATIENCE_S)
 
     def hurry(self) -> None:
         """Leave as soon as the requests that run have ended: drop what waits, for a thread too."""
@@ -144,7 +143,8 @@ class ThreadedLoop(Loop):
         run = Run(self.running_now, now + self.first_s, now, line, now + self.limits.whole_s)
         connection.run = run
         environ["forkserve.extend_deadline"] = run.extend_deadline
-        response = connection.response_kind.of(task.request, connection, connection.stays and flags & KEEP_ALIVE != 0)
+        keep_alive = flags & KEEP_ALIVE != 0 and (connection.stays or connection.owes_more())
+        response = connection.response_kind.of(task.request, connection, keep_alive)
         task.response = connection.response = response
         self.running_now.begin(run, task)
         respond(self.app, environ, response)

@@ -65,11 +65,16 @@ class Thrift:
         return True
 
     def goes_on(self, connection: "Connection") -> bool:
-        """Whether the next request of a pipeline, which is read already, may begin; else its connection ends."""
+        """Whether the next request of a pipeline may begin; else its connection moves, or ends where it cannot."""
         if self._left(connection) > 0:
+            if self.forget(connection):
+                self._look_at(connection)
             return True
-        connection._decoder.ready.clear()
-        connection.linger()
+        if connection._decoder.ready:
+            connection._decoder.ready.clear()
+            connection.linger()
+        else:
+            self._turn_away(connection)
         return False
 
     def lift(self) -> None:
@@ -78,6 +83,9 @@ class Thrift:
         for connection in self._held:
             if connection.fd >= 0:
                 self._look_at(connection)
+                if connection.has_rest:
+                    connection.waits = True
+                    self._loop.turns.append(connection)
         self._held.clear()
 
     def look(self, now: float, patience_s: float) -> None:
@@ -126,7 +134,11 @@ class Thrift:
 
     def _can_be_peeked(self, connection: "Connection") -> bool:
         loop = self._loop
-        is_plain = connection._tls is None and (connection._held is None or connection._held.is_free)
+        is_plain = (
+            connection._tls is None
+            and not connection.has_rest
+            and (connection._held is None or connection._held.is_free)
+        )
         return is_plain and isinstance(connection._decoder, Decoder) and not (loop.is_busy or loop.is_full)
 
     def _read_one(self, connection: "Connection") -> None:

@@ -144,6 +144,17 @@ class TlsTransport:
         """Whether another read may give bytes although epoll does not say so; false after BlockingIOError."""
         return self._has_more and not self._is_deaf
 
+    def has_unread(self) -> bool:
+        """Whether bytes of the client have come that nobody has read."""
+        if self._is_deaf:
+            return False
+        try:
+            return bool(
+                self._arriving.pending or self._session.pending() or self._sock.recv(1, _NOW | _socket.MSG_PEEK)
+            )
+        except OSError:
+            return False
+
     @property
     def wants_write(self) -> bool:
         """Whether something waits for room that no ``send`` will be repeated for; ``handshake`` or a send takes it."""

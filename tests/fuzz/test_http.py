@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from forkserve.protocol.http import Decoder
 from forkserve.protocol.types import Limits, Refused
 from forkserve.wsgi.environ import listener_template
 from forkserve.wsgi.input import BodyMakerFor
 from tests.fuzz.mutate import CORPUS, NASTY, VALID, mutated
+from tests.unit.eager import EagerDecoder as Decoder
 
 EXAMPLES = int(os.environ.get("FORKSERVE_FUZZ", "0")) or 300
 fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])

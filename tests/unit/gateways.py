@@ -7,6 +7,7 @@ from forkserve.protocol.gateway import Decoder
 from forkserve.protocol.types import Environ, Limits, Refused
 from forkserve.wsgi.environ import connection_template, listener_template
 from forkserve.wsgi.input import BodyMakerFor
+from tests.unit.eager import feed_all
 
 LISTENER = listener_template("fallback", "8000", generation=1, slot=0, extend_deadline=lambda seconds: None)
 # The gateway sits on this machine.
@@ -104,7 +105,7 @@ def feed(decoder: Decoder, data: bytes, step: int = 0) -> Refused | None:
     """Feed ``data`` in pieces of ``step`` bytes (0: whole); return the refusal, if it comes to one."""
     try:
         for at in range(0, len(data), step or len(data) or 1):
-            decoder.feed(memoryview(data)[at : at + (step or len(data))])
+            feed_all(decoder, memoryview(data)[at : at + (step or len(data))])
     except Refused as refused:
         return refused
     return None

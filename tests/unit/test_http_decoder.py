@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from forkserve.protocol.http import Decoder
 from forkserve.protocol.types import FORWARDED, HEAD_ONLY, HTTP11, KEEP_ALIVE, Limits, Refused, Request
 from forkserve.wsgi.environ import listener_template
 from forkserve.wsgi.input import BodyMakerFor
+from tests.unit.eager import EagerDecoder as Decoder
 
 TEMPLATE = listener_template("localhost", "80", generation=1, slot=0, extend_deadline=lambda seconds: None)
 DEFAULTS = Limits(4094, 100, 8190)
