@@ -37,7 +37,7 @@ class Rest(Recall):
 
     def go_on(self) -> None:
         """Read what waits, up to the end of the next request. Raises Refused."""
-        while self.waiting and not self.ready:
+        while self.waiting and not self.ready and not self._ended:
             data = self.waiting
             if not self.idle:
                 self.waiting = b""
@@ -48,8 +48,10 @@ class Rest(Recall):
                     end = len(data)
                 data, self.waiting = data[:end], data[end:]
                 if self._known is not None and len(data) <= self._small_bytes and self._recall(data):
-                    return
+                    break
             self._parse(data)
+        if self._ended:
+            self.waiting = b""
 
     def _first_of(self, data: bytes | memoryview) -> bytes | memoryview:
         """Return as much of ``data`` as belongs to the request that is read, or little more; the rest waits."""
