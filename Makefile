@@ -27,6 +27,12 @@ serve: $(VENV) ## serve the built-in inspector on http://127.0.0.1:8000
 .PHONY: test
 test: $(VENV) ## run the tests; ARGS="-k reload -x" goes to pytest
 	$(PYTHON_OF_VENV) -m pytest -n 4 --dist loadfile $(ARGS)
+	@[ "$$(id -u)" != 0 ] || [ -n "$(ARGS)" ] || $(MAKE) test-plain
+
+.PHONY: test-plain
+test-plain: $(VENV) ## as root: how the service starts, stops and becomes another one without any capability
+	FORKSERVE_TEST_PLAIN=1 $(PYTHON_OF_VENV) -m pytest -n 4 --dist loadfile tests/process/test_stopping.py \
+	    tests/process/test_drain_delay.py tests/process/test_upgrade.py tests/process/test_listener_changes.py $(ARGS)
 
 .PHONY: test-long
 test-long: $(VENV) ## the mind at length: 10,000 random lives, not 300, and storms of signals; takes minutes

@@ -55,6 +55,14 @@ def clean_environ() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 
+def as_asked() -> tuple[str, ...]:
+    """What is put before the command of a server: nothing, or what takes root's capabilities away, if
+    FORKSERVE_TEST_PLAIN is set. (Another user could not read root's checkout.)"""
+    if os.environ.get("FORKSERVE_TEST_PLAIN") and os.geteuid() == 0 and shutil.which("setpriv"):
+        return ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+    return ()
+
+
 class Server:
     """A running forkserve. Keywords are settings; ``env`` and ``flags`` are added to its environment and command.
 
@@ -126,7 +134,7 @@ class Server:
         """Start and return at once."""
         self.notify.forget()
         passed: dict[str, Any] = {"pass_fds": self.pass_fds}
-        command = self.command
+        command = [*as_asked(), *self.command]
         if self._listener is not None:
             fd = self._listener.fileno()
             # The shell moves the socket to descriptor 3, as a service manager would hand it in.

@@ -65,7 +65,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "master.loop": ("master", "unix", "net", "config", "accesslog", "birth", "log", "errors", "typed"),
     "master.process": ("unix.signals", "log", "errors", "typed"),
     "master.children": ("master", "unix", "net.listener", "config.settings", "birth", "log", "errors", "typed"),
-    "master.doors": ("master.handover", "net", "unix.notify", "unix.relay", "errors", "log"),
+    "master.closing": ("net.listener", "unix.relay", "log"),
+    "master.doors": ("master.handover", "master.closing", "net", "unix.notify", "unix.relay", "errors", "log"),
     "master.access": ("master.process", "unix.identity", "errors", "typed"),
     "master.outfit": (
         "master.access",

@@ -14,15 +14,14 @@ from typing import Protocol
 from forkserve.errors import BindError, SettingsError
 from forkserve.log import log
 from forkserve.master import handover as over
+from forkserve.master.closing import Closing, pass_on
 from forkserve.net import address
 from forkserve.net.address import Address, Family
 from forkserve.net.inherit import name_in_store
 from forkserve.net.listener import ANYBODY, Listener, Owner, bind_all, refuse_foreign
 from forkserve.net.places import places_of, resolved_path, sharing_port, why
 from forkserve.unix.notify import Notifier
-from forkserve.unix.relay import Moved, Relay
-
-_FOR_EVER = float("inf")
+from forkserve.unix.relay import Relay
 
 
 class Workers(Protocol):
@@ -39,6 +38,7 @@ class Doors:
 
     def __init__(self) -> None:
         self._open: dict[Address, list[Listener]] = {}  # as each generation that may live calls it, the newest last
+        self.closing = Closing()
         self._cut_off: list[list[Listener]] = []  # whose file was gone and was made again, until the reload has ended
         self._stored: dict[Address, str] = {}  # the names of the copies that the service manager has
         self._notifier: Notifier | None = None
@@ -126,11 +126,11 @@ class Doors:
                 called[0].close(unlink=True)
         self._cut_off = []
 
-    def shut(self) -> None:
+    def shut(self, now: float) -> None:
         """Let nobody new in; what is queued stays to be answered."""
         for place, (listener, *_) in self._open.items():
             self._unstore(place)  # or its copy would let in who is never answered
-            listener.shut()
+            self.closing.shut(listener, now)
 
     def close(self) -> None:
         """Close all, at the end of the service."""
@@ -284,7 +284,7 @@ class Doors:
         moved = {}
         if heir and relay is not None:
             old.shut()
-            moved = {"passed_on": _pass_on(old, heir, relay)}
+            moved = {"passed_on": pass_on(old, heir, relay)}
             old.end()  # the workers have copies
         old.close(unlink=True)
         if was_open:
@@ -330,21 +330,3 @@ def _refuse_overlaps(fresh: dict[Address, Address], places: dict[Address, Addres
                     f"bind = {str(one)!r}: overlaps {str(other)!r}, and a connection could be meant for either; leave"
                     " one of them out"
                 )
-
-
-def _pass_on(listener: Listener, name: str, relay: Relay) -> int:
-    """Give who is queued to the workers, as if they had come to the door of this name; return how many. Those for whom
-    the relay has no room are reset when the listener ends."""
-    count = 0
-    while relay.has_room():
-        try:
-            connection, peer = listener.socket.accept()
-        except ConnectionAbortedError:
-            continue
-        except OSError:  # nobody is left, or there is no descriptor for more
-            break
-        with connection:
-            known = peer[:2] if isinstance(peer, tuple) else None
-            moved = Moved(name, connection.family, known, True, _FOR_EVER, b"", {}, unopened=True)
-            count += relay.put(connection.fileno(), moved)
-    return count

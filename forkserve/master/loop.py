@@ -172,7 +172,8 @@ class Master:
         """Wait once, and meet what came."""
         began = monotonic()
         look = self._lookout.next_look(began, self._resolved.settings)
-        moments = [look, self._pulse.due(self._is_busy), began + _NOTIFY_AGAIN_S if self._notifier.waiting else None]
+        moments = [look, self._pulse.due(self._is_busy), self._doors.closing.next_look(began)]
+        moments += [began + _NOTIFY_AGAIN_S] if self._notifier.waiting else []
         due = min((moment for moment in moments if moment is not None), default=None)
         ready = self._epoll.poll(None if due is None else min(max(0.0, due - began), _LONGEST_WAIT_S))
         now = monotonic()
@@ -189,6 +190,7 @@ class Master:
             else:
                 self._inbox.extend(self._children.hear(fd))
         self._drain_inbox()
+        self._doors.closing.look(now, self._children.relay)
         if look is not None and now >= look:
             self._inbox.extend(self._lookout.weigh(now, self._resolved.settings.max_worker_memory_hard))
             self._drain_inbox()
@@ -271,7 +273,7 @@ class Master:
                 case act.UpgradeEnded():
                     self._verbs.on_upgrade_ended(action)
                 case act.ShutDoors():
-                    self._doors.shut()
+                    self._doors.shut(monotonic())
                 case act.Settle(generation=generation):
                     self._doors.settle(self._outfit_of(generation).listeners, self._children)
                 case act.Say():

@@ -5,11 +5,13 @@ path is bound under a temporary name and renamed over, after a connect has shown
 unlinked at the end only while it is still ours (same device and inode).
 """
 
+import _socket
 import errno
 import os
 import socket
 import stat
 import struct
+import sys
 from array import array
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +22,11 @@ from forkserve.net.places import resolve, resolved_path, sharing_port, why
 from forkserve.typed import Struct, replaced
 
 _SO_ATTACH_FILTER = 26  # socket(7); the socket module does not name it
+# ip(7) IP_MINTTL, ipv6(7) IPV6_MINHOPCOUNT: what comes with less is dropped. Hosts send with 64 or 128. What the
+# listener has, a connection gets whose handshake has begun before.
+_SHORTEST_WAYS = ((socket.IPPROTO_IP, 21), (socket.IPPROTO_IPV6, 73))
+_NOBODY_NEAR, _ANYBODY_FAR = 255, 0
+_QUEUED_AT, _INFO_BYTES = 24, 104  # of struct tcp_info: of a listener, tcpi_unacked is the length of its queue
 # Classic BPF on the TCP header, which such a filter sees first: (code, jump if true, jump if false, value).
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # load the byte of flags
@@ -117,12 +124,14 @@ class Listener(Struct):
             host = socket.gethostname()
         return (f"[{host}]" if ":" in host else host), str(place[1])
 
-    def shut(self) -> None:
+    def shut(self) -> str:
         """Let nobody new in; who is queued can still be served. The last close would reset what came in between.
 
-        TCP: new handshakes are dropped, so that their clients try again in a second and are refused. unix: the path
-        goes; an abstract name has none, but shut for reading it refuses who comes, and still gives who is queued
-        (unix_stream_connect and unix_accept of the kernel). It reads as readable from then on, queue or not.
+        TCP: new handshakes are dropped, so that their clients try again in a second and are refused; from who has no
+        CAP_NET_ADMIN the kernel takes no filter, but it takes a shortest way that nobody comes by. ``end_if_empty`` is
+        for afterwards. Returns why it could not be had, else "". unix: the path goes; an abstract name has none, but
+        shut for reading it refuses who comes, and still gives who is queued (unix_stream_connect and unix_accept of
+        the kernel). It reads as readable from then on, queue or not.
         A socket that was handed in stays as it is: its giver keeps it, and the queue, for the next instance.
         """
         if self.address.family is Family.UNIX:
@@ -137,8 +146,26 @@ class Listener(Struct):
             try:
                 pointer = struct.pack("HP", len(_DROP_SYN), program.buffer_info()[0])
                 self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
-            except OSError:
-                pass  # a kernel without filters: then the last ones are reset
+            except OSError as error:
+                if not _hear_from(self.socket, _NOBODY_NEAR):
+                    return error.strerror or str(error)
+        return ""
+
+    @property
+    def queued(self) -> int:
+        """How many wait to be accepted. TCP only."""
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+        return int.from_bytes(info[_QUEUED_AT : _QUEUED_AT + 4], sys.byteorder)
+
+    def end_if_empty(self) -> bool:
+        """End one that was shut, if nobody waits at it; whether it has ended. TCP only."""
+        try:
+            if self.queued:
+                return False
+        except OSError:  # a kernel that does not tell: it ends with the last worker
+            return True
+        self.end()
+        return True
 
     def end(self) -> None:
         """Let nobody connect any more, whoever else has a copy of it. TCP only; who is queued is reset."""
@@ -329,3 +356,19 @@ def where(sock: socket.socket) -> str:
     if isinstance(place, bytes):
         return "unix:@" + place[1:].decode("utf-8", "backslashreplace")
     return f"unix:{place}"
+
+
+def hear_again(sock: _socket.socket) -> None:
+    """Let a connection that a shut listener gave hear its client, whenever the handshake of that began."""
+    _hear_from(sock, _ANYBODY_FAR)
+
+
+def _hear_from(sock: _socket.socket, hops: int) -> bool:
+    """Drop what comes with fewer hops left; whether the kernel does so."""
+    for level, option in _SHORTEST_WAYS:
+        try:
+            if level == socket.IPPROTO_IP or sock.family == socket.AF_INET6:
+                sock.setsockopt(level, option, hops)
+        except OSError:
+            return False
+    return True

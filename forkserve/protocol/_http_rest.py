@@ -5,8 +5,6 @@ at once, and what is no body is counted. llhttp cannot be stopped, so it is give
 empty line, and for a body of known length up to its end.
 """
 
-from httptools import HttpRequestParser
-
 from forkserve.protocol._http_known import Recall
 from forkserve.protocol._http_raw import RawHead
 from forkserve.protocol.types import TOO_LARGE, Body, Limits, Refused
@@ -28,7 +26,6 @@ class Rest(Recall):
     _target = b""
     _raw: RawHead
     _limits: Limits
-    _parser: HttpRequestParser | None
     _small_bytes: int
 
     def _parse(self, data: bytes | memoryview) -> None:

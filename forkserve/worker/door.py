@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forkserve.config.settings import Settings
 from forkserve.net.address import GATEWAYS, HTTP
-from forkserve.net.listener import Listener
+from forkserve.net.listener import Listener, hear_again
 from forkserve.protocol.http import Decoder
 from forkserve.protocol.types import BodyMaker, Environ, Limits
 from forkserve.unix.spool import Spool
@@ -126,6 +126,21 @@ class Door:
             settings.limit_request_field_size or _MOST_BYTES,
         )
         self._make_body = _body_maker(settings, spool)
+
+    def accept_late(self) -> None:
+        """Accept as one must where the listener is shut: a client may have been on its way. See Listener.shut."""
+        if self.family == _socket.AF_UNIX:
+            return
+        accept = self.accept
+
+        def accept_and_hear() -> tuple[int, Any]:
+            fd, peer = accept()
+            sock = _socket.socket(self.family, _socket.SOCK_STREAM, 0, fd)
+            hear_again(sock)
+            sock.detach()
+            return fd, peer
+
+        self.accept = accept_and_hear
 
     def admits(self, peer: object) -> bool:
         """Whether this peer, as accept gives it, may come at all."""

@@ -111,6 +111,11 @@ class Entrance:
             if not exhausted:
                 self._take_queued()
 
+    def drain(self) -> None:
+        """The service stops: the listeners are shut, and who is queued is still taken."""
+        for door in self._doors.values():
+            door.accept_late()
+
     def leave_to_siblings(self) -> None:
         """Take nobody any more, though the kernel may have woken us alone for who waits: the others are told."""
         if self.is_open:
@@ -154,9 +159,10 @@ class Entrance:
             self.fds -= {fd}
 
     def _leave_if_ended(self, fd: int) -> None:
-        """Let go of a listener that stood in for another one until a reload was over (Listener.end)."""
+        """Let go of a listener that has ended for everybody (Listener.end): it stood in for another one until a reload
+        was over, or the service stops."""
         door = self._doors.get(fd)
-        if door is not None and door.listener.stands_in and fd in self.fds and not door.listener.listens:
+        if door is not None and fd in self.fds - self._asleep and not door.listener.listens:
             self._loop.epoll.unregister(fd)
             self.fds -= {fd}
             # The port becomes free; the number stays ours, since the loop knows it as that of a door.

@@ -36,6 +36,10 @@ class Inlet(Movable):
     def _refuse(self, refused: Refused) -> None:
         raise NotImplementedError
 
+    def owes_more(self) -> bool:
+        """Whether it goes on for a while though the worker leaves: more requests have been received already."""
+        raise NotImplementedError
+
     def told(self) -> Environ:
         """What is known of the request that arrives, as an environ."""
         return self._decoder.told()
@@ -127,4 +131,5 @@ class Inlet(Movable):
         response = self.response
         if response is not None and not response.head_sent:
             self._upload = None
-            response.keep_alive = self.stays and wants_keep_alive and not response.closes
+            stays = self.stays or self.owes_more()
+            response.keep_alive = stays and wants_keep_alive and not response.closes

@@ -252,9 +252,11 @@ class Loop(Shown):
         self._show("retiring")
         self._sweep_at = now = monotonic()
         self.pipelines_until = min(self.pipelines_until, now + self._grace_s / 2)
-        if self.thrift is not None and drain:
-            self.thrift.lift()
-        elif not drain:
+        if drain:
+            self._entrance.drain()
+            if self.thrift is not None:
+                self.thrift.lift()
+        else:
             self._entrance.leave_to_siblings()
         if drain or self.relay is None:
             self.keep_alive = False

@@ -58,11 +58,11 @@ def work(birth: Birth) -> int:
         return _say_boot_failure(birth, error) if forks.is_worker else end_fork(error)
     if not forks.is_worker:
         return end_fork(None)
-    _timed_out.loop = loop
     gc.collect()
     gc.freeze()  # what booting made is not looked at again, and stays shared with nobody's garbage
     loop.have(settings.threads, birth.row)
     loop.fatigue.boot_s = monotonic() - began
+    _timed_out.loop = loop  # complete, and not before
     try:
         if birth.channel.send(UP.encode(Ready())):  # else the master has died meanwhile
             show("idle")

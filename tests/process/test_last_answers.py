@@ -38,6 +38,8 @@ def test_an_upload_in_a_pipeline_of_a_retiring_worker_resets_nothing(threads: in
             assert (came.verdict, len(came.body)) == (Verdict.WHOLE, LARGE)
             came = wire.read("http")
             assert (came.verdict, bytes(came.body)) == (Verdict.WHOLE, hashlib.md5(bytes(100_000)).hexdigest().encode())
+            came = wire.read("http")
+            assert (came.verdict, bytes(came.body)) == (Verdict.WHOLE, hashlib.md5(bytes(300_000)).hexdigest().encode())
             assert came.fields["connection"] == "close"
             assert wire.rest() == (b"", "end")
 

@@ -125,7 +125,8 @@ def test_what_follows_a_whole_body_does_not_fail_its_request(server: Server, aft
         wait_until(began.exists, "the app to read")
         client.send(b"56789" + after)
         reply = client.reply()
-        assert (reply.code, reply.body, reply.values("Connection")) == (200, b"whole", ["close"])
+        assert (reply.code, reply.body) == (200, b"whole")
+        assert client.reply().code in (400, 413, 505), "what follows is another matter"
         assert client.rest() == b""
 
 
