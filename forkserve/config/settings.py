@@ -82,8 +82,10 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
     forwarded_allow_ips: str = declare(
         "127.0.0.1,::1,unix", Kind.TEXT, "Proxies",
         "Whose X-Forwarded-For, -Proto, -Host, -Prefix and Forwarded fields are believed: addresses, networks such as"
-        " 10.0.0.0/8, `*` for all, separated by commas. Anybody else's are dropped. Every list but `none`, which is"
-        " nobody, also believes whoever comes by a unix socket, and `unix` is nobody else.",
+        " 10.0.0.0/8, `*` for all, separated by commas. Anybody else's reach the app as fields like any other, and"
+        " change nothing of REMOTE_ADDR, scheme or host. Every list but `none`, which is nobody, also believes whoever"
+        " comes by a unix socket, and `unix` is nobody else.",
+        variables=("FORWARDED_ALLOW_IPS",),
     )  # fmt: skip
     proxy_protocol: str = declare(
         "off", Kind.CHOICE, "Proxies",

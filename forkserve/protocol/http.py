@@ -21,6 +21,7 @@ from forkserve.protocol.types import (
     HTTP11,
     KEEP_ALIVE,
     TOO_LARGE,
+    UNBELIEVED,
     Body,
     BodyMaker,
     Environ,
@@ -36,6 +37,7 @@ _STAYS = KEEP_ALIVE | HTTP11  # computed once: 15 ns
 
 # Fields of which a second one makes the request ambiguous (RFC 9112 section 3.2, RFC 9110 section 8.6).
 _SINGLE = {"HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODING"}
+_FLAGS = HEAD_ONLY | FORWARDED | UNBELIEVED  # that are marks while a request is read
 _UNEVEN = 1 << 17  # a mark beside FRAMED and the flags of a request: something is to be reset after it
 
 
@@ -45,7 +47,7 @@ class Decoder(Rest):
     What was fed beyond the end of a request is ``waiting``: have it read by ``go_on`` when that request is answered,
     and feed nothing before. ``body_began`` is true between a request's head and its end; ``wants_continue`` asks for an
     interim 100.
-    What a proxy says of its client (Forwarded, X-Forwarded-*, X-Real-IP) is dropped unless the peer is ``believed``.
+    What a proxy says of its client (Forwarded, X-Forwarded-*, X-Real-IP) is flagged: whether the peer is ``believed``.
     Names with an underscore are dropped, or refused with ``header_map`` "refuse".
     """
 
@@ -259,7 +261,7 @@ class Decoder(Rest):
         flags = self._flags
         self._was_plain = not self._marks
         if self._marks:
-            flags |= self._marks & (HEAD_ONLY | FORWARDED)
+            flags |= self._marks & _FLAGS
             self._forget_marks()
         if flags & KEEP_ALIVE:
             self.idle.append(True)
@@ -270,7 +272,7 @@ class Decoder(Rest):
 
     def begun(self) -> tuple[Request, Body | None]:
         """The request whose body is being read, and the place of that; it will also appear in ``ready`` when whole."""
-        return (self._request, self._line, self._flags | self._marks & (HEAD_ONLY | FORWARDED)), self._body
+        return (self._request, self._line, self._flags | self._marks & _FLAGS), self._body
 
     # what is not on the path of a plain request
 
@@ -316,7 +318,9 @@ class Decoder(Rest):
         if self.body_began:
             return  # a trailer field
         key, mark = head.UNUSUAL.get(name) or head.unusual_key(name)
-        if not key or (mark == FORWARDED and not self._believed):
+        if mark == FORWARDED and not self._believed:
+            mark = UNBELIEVED
+        if not key:
             if self._refuses_underscores and b"_" in name:
                 raise Refused(BAD_REQUEST, f"a field name with an underscore: {name[:64].decode('ascii')}")
             self._count()

@@ -66,7 +66,8 @@ Request = tuple[Environ, bytes, int]
 KEEP_ALIVE = 1  # the client wants the connection to stay
 HTTP11 = 2
 HEAD_ONLY = 4
-FORWARDED = 8  # it has words of a proxy about its client
+FORWARDED = 8  # it has words about its client of a proxy that is believed
+UNBELIEVED = 16  # or of somebody who is not
 
 
 class Limits:

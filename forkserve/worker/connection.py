@@ -11,9 +11,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from forkserve.log import log
-from forkserve.protocol.types import FORWARDED, KEEP_ALIVE, Environ, Refused
+from forkserve.protocol.types import KEEP_ALIVE, Environ, Refused
 from forkserve.unix.scoreboard import BEGAN, DEADLINE
-from forkserve.worker.door import apply_forwarded
+from forkserve.worker.door import HAS_WORDS, hear_words
 from forkserve.worker.lines import Unlogged, note_later, note_now, note_refusal
 from forkserve.worker.outlet import NOW, peer_name
 from forkserve.worker.pipeline import Pipeline
@@ -279,8 +279,8 @@ class Connection(Pipeline):
             loop.on_tick(now, line)
         loop.requests += 1
         loop.begin(now + loop.first_s, now, loop.requests, line)
-        if flags & FORWARDED:
-            apply_forwarded(environ, self._door.forwarders.trust)
+        if flags & HAS_WORDS:
+            hear_words(environ, flags, self._door.forwarders, self.peer)
         response = self.response_kind()
         response.request = request
         response.out = self

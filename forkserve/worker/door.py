@@ -9,11 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forkserve.config.settings import Settings
+from forkserve.log import log
 from forkserve.net.address import GATEWAYS, HTTP
 from forkserve.net.listener import Listener, hear_again
 from forkserve.protocol.http import Decoder
-from forkserve.protocol.types import BodyMaker, Environ, Limits
+from forkserve.protocol.types import FORWARDED, UNBELIEVED, BodyMaker, Environ, Limits
 from forkserve.unix.spool import Spool
+from forkserve.worker.outlet import peer_name
 from forkserve.wsgi.environ import connection_template, listener_template
 from forkserve.wsgi.input import BodyMakerFor
 
@@ -39,18 +41,13 @@ def kind_of_door(listener: Listener) -> "type[Door]":
     return GatewayDoor
 
 
-def apply_forwarded(environ: Environ, trust: "Trust") -> None:
-    """Let the believed proxy's words replace what the connection says of the client."""
-    from forkserve.wsgi.forwarded import apply  # lazy: ipaddress is 3 ms of a start
-
-    apply(environ, trust)
-
-
 _MOST_BYTES = 1 << 20  # of a request line or a field, where the settings say 0
 
 
 class Trusted:
     """A list of peers as the settings have it; its library is loaded only for a peer that is not spelled out in it."""
+
+    has_told = False  # in this process, of somebody who is not on it
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -79,6 +76,21 @@ class Trusted:
             if self._is_exact and "::ffff:" not in peer[0]:
                 return False
         return self.trust.believes(peer)
+
+
+HAS_WORDS = FORWARDED | UNBELIEVED  # flags of a request
+
+
+def hear_words(environ: Environ, flags: int, forwarders: Trusted, peer: object) -> None:
+    """Let a believed proxy's words replace what the connection says of the client. Anybody else's stay what they are:
+    fields, for the app to make of them what it likes. That is said once, as it may be a proxy that nobody has named."""
+    if flags & FORWARDED:
+        from forkserve.wsgi.forwarded import apply  # lazy: ipaddress is 3 ms of a start
+
+        apply(environ, forwarders.trust)
+    elif not Trusted.has_told:
+        Trusted.has_told = True
+        log.info("proxy is not believed; if it is yours, name it in forwarded_allow_ips", peer=peer_name(peer))
 
 
 class Door:

@@ -11,10 +11,10 @@ from select import EPOLLIN
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from forkserve.protocol.types import FORWARDED, Environ, Refused, Request
+from forkserve.protocol.types import Environ, Refused, Request
 from forkserve.worker.backlog import Backlog
 from forkserve.worker.connection import Connection
-from forkserve.worker.door import apply_forwarded
+from forkserve.worker.door import HAS_WORDS, hear_words
 from forkserve.worker.lines import note_later, note_now, note_refusal
 from forkserve.worker.running import Run
 from forkserve.worker.state import HEAD, IDLE, RUNNING
@@ -257,6 +257,6 @@ class ThreadedConnection(Connection):
         self.deadline = _NEVER  # its request has one
         request = self._decoder.ready.pop(0)
         environ, line, flags = request
-        if flags & FORWARDED:
-            apply_forwarded(environ, self._door.forwarders.trust)
+        if flags & HAS_WORDS:
+            hear_words(environ, flags, self._door.forwarders, self.peer)
         self._threads.hand_over(Task(self, request), line)

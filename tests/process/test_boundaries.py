@@ -167,3 +167,32 @@ def test_the_name_of_the_control_socket_can_be_taken_and_nothing_is_lost() -> No
             )  # fmt: skip
             assert ran.returncode == 0, ran.stderr
             assert f'"pid":{s.workers()[0]}' in ran.stdout
+
+
+WORDS_APP = """
+import json
+def app(environ, start_response):
+    start_response("200 OK", [])
+    names = ("REMOTE_ADDR", "wsgi.url_scheme", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_REAL_IP")
+    return [json.dumps([environ.get(name) for name in names]).encode()]
+"""
+SAID = {"X_Forwarded_For": "192.0.2.7", "X_Forwarded_Proto": "https", "X_Real_IP": "192.0.2.8"}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_words_of_a_proxy_that_nobody_has_named_reach_the_app_and_change_nothing(threads: int) -> None:
+    s = Server(app="words_app:app", workers=1, threads=threads, forwarded_allow_ips="10.0.0.1")
+    s.write_app(WORDS_APP, "words_app")
+    with s:
+        for _ in range(3):
+            assert s.get(**SAID).json == ["127.0.0.1", "http", "192.0.2.7", "https", "192.0.2.8"]
+        [line] = s.lines("proxy is not believed")
+        assert "forwarded_allow_ips" in line and "127.0.0.1:" in line
+
+
+def test_variable_that_gunicorn_reads_names_the_proxy_too() -> None:
+    s = Server(app="words_app:app", workers=1, env={"FORWARDED_ALLOW_IPS": "127.0.0.0/8"})
+    s.write_app(WORDS_APP, "words_app")
+    with s:
+        assert s.get(**SAID).json == ["192.0.2.7", "https", "192.0.2.7", "https", "192.0.2.8"]
+        assert s.lines("proxy is not believed") == []

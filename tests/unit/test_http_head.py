@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forkserve.protocol.types import FORWARDED, HEAD_ONLY, HTTP11, KEEP_ALIVE, Limits, Refused, Request
+from forkserve.protocol.types import FORWARDED, HEAD_ONLY, HTTP11, KEEP_ALIVE, UNBELIEVED, Limits, Refused, Request
 from forkserve.wsgi.environ import listener_template
 from forkserve.wsgi.input import BodyMakerFor
 from tests.unit.eager import EagerDecoder as Decoder
@@ -57,9 +57,19 @@ def test_words_of_a_proxy_that_is_believed_are_there_and_flagged() -> None:
     }  # fmt: skip
 
 
-def test_words_of_anybody_else_are_not_there() -> None:
-    request = only(request_of(WORDS + b"X-A: b\r\n"), believed=False)
-    assert (request[2], added(request)) == (KEEP_ALIVE | HTTP11, {"HTTP_X_A": "b"})
+def test_words_of_anybody_else_are_there_as_they_came() -> None:
+    heard, told = (only(request_of(WORDS * 2 + b"X-A: b\r\n"), believed=believed) for believed in (True, False))
+    assert (heard[2], told[2]) == (KEEP_ALIVE | HTTP11 | FORWARDED, KEEP_ALIVE | HTTP11 | UNBELIEVED)
+    assert added(told) == added(heard)
+
+
+def test_head_of_who_is_not_believed_is_not_known_from_who_is() -> None:
+    limits = Limits(4094, 100, 8190)
+    for believed, flag in ((False, UNBELIEVED), (False, UNBELIEVED), (True, FORWARDED), (False, UNBELIEVED)):
+        decoder = Decoder(TEMPLATE.copy(), limits, BodyMakerFor(0), believed)
+        for _ in range(3):
+            decoder.feed(request_of(WORDS))
+        assert {request[2] for request in decoder.ready} == {KEEP_ALIVE | HTTP11 | flag}
 
 
 def test_flags_of_a_request_are_not_those_of_the_next() -> None:
