@@ -90,7 +90,7 @@ def hear_words(environ: Environ, flags: int, forwarders: Trusted, peer: object) 
         apply(environ, forwarders.trust)
     elif not Trusted.has_told:
         Trusted.has_told = True
-        log.info("proxy is not believed; if it is yours, name it in forwarded_allow_ips", peer=peer_name(peer))
+        log.info("proxy is not believed before forwarded_allow_ips names it", peer=peer_name(peer))
 
 
 class Door:
