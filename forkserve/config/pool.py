@@ -136,6 +136,12 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
         " for apps that take a port or a lock while they are imported.",
         minimum=0, maximum=1024, effect=Effect.NOW,
     )  # fmt: skip
+    reload_retiring: str = declare(
+        "100%", Kind.SHARE, "Reload",
+        "How many workers that only finish their last requests may live beside these; or that part of `workers`,"
+        " rounded up. Beyond it they count as workers, so a reload waits for long downloads: less memory, more time.",
+        minimum=0, maximum=1024, effect=Effect.NOW,
+    )  # fmt: skip
     reload_settle: float = declare(
         1.0, Kind.DURATION, "Reload",
         "How long the first worker of a new generation must have been ready before the first old one is asked to leave."

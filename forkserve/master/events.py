@@ -12,6 +12,8 @@ class Policy(Struct, frozen=True):
     size: int  # workers wanted
     surge: int = 1  # live processes allowed above size while replacing
     surge_percent: int = 0  # or this part of the size, rounded up, if that is more
+    retiring: int = 0  # live processes that only finish, beside those
+    retiring_percent: int = 100  # or this part of the size, rounded up, if that is more
     boot_timeout_s: float = 60.0
     grace_s: float = 30.0
     reload_retries: int = 2

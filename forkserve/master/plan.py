@@ -35,6 +35,7 @@ def plan(state: State, orders: Orders, now: float) -> None:
         _note_rolled_out(state, orders, now)
         _retire_excess(state, orders, now)  # now also those of the new generation that tired while it was on trial
         _make_room(state, orders, now)
+        _spawn_missing(state, orders, now)  # also where those stood who only finish by now
         _settle(state, orders)
         _note_strength(state, orders)
         announce(state, orders)
@@ -142,7 +143,7 @@ def _give_up_reload(state: State, orders: Orders, now: float) -> None:
     rollout = state.rollout
     if rollout is None:
         return
-    timed_out = rollout.is_due(now)
+    timed_out = rollout.is_due(now) and not state.has_taken_over
     if rollout.failures <= state.policy.reload_retries and not timed_out:
         return
     causes = [f"not done after {state.policy.reload_timeout_s:g} s"] if timed_out else []
@@ -181,7 +182,7 @@ def _spawn_missing(state: State, orders: Orders, now: float) -> None:
         return
     coming = state.records.staged(*UNBORN, Stage.READY, generation=state.generation)
     missing = state.size - len([record for record in coming if not record.tired])
-    room = state.most - len(state.records)
+    room = state.room
     if state.backoff.level or state.losses.few_again_at(now, state.size) is not None:
         room = min(room, 1 - len(state.records.staged(*UNBORN)))
     for _ in range(min(missing, room)):

@@ -21,11 +21,14 @@ from forkserve.unix import descriptors
 
 def policy_of(settings: Settings) -> ev.Policy:
     """Pick what the mind plans by."""
-    surge = settings.reload_surge
+    surge, surge_percent = _share_of(settings.reload_surge)
+    retiring, retiring_percent = _share_of(settings.reload_retiring)
     return ev.Policy(
         size=settings.workers,
-        surge=(surge != "0%") if surge.endswith("%") else int(parse_share(surge, 0)),
-        surge_percent=int(surge[:-1]) if surge.endswith("%") else 0,
+        surge=surge,
+        surge_percent=surge_percent,
+        retiring=retiring,
+        retiring_percent=retiring_percent,
         boot_timeout_s=settings.boot_timeout,
         grace_s=settings.graceful_timeout,
         reload_retries=settings.reload_retries,
@@ -34,6 +37,13 @@ def policy_of(settings: Settings) -> ev.Policy:
         timeout_s=settings.timeout,
         drain_delay_s=settings.drain_delay,
     )
+
+
+def _share_of(text: str) -> tuple[int, int]:
+    """A number of workers at the least, and a percentage of them: one of both is what the setting says."""
+    if text.endswith("%"):
+        return int(text != "0%"), int(text[:-1])
+    return int(parse_share(text, 0)), 0
 
 
 def set_up_log(settings: Settings) -> None:

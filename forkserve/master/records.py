@@ -12,6 +12,7 @@ from forkserve.typed import Struct
 
 STEADY_S = 2.0  # READY for this long: the child works, and its later death is no failure to boot
 SIGKILL = 9
+MOST_LIVE = 2048  # the scoreboard has so many rows
 
 
 class Phase(StrEnum):

@@ -9,7 +9,7 @@ from forkserve.errors import ExitCode
 from forkserve.master.actions import Notify
 from forkserve.master.backoff import CALM_S, FEW, Backoff, Losses
 from forkserve.master.events import Policy, WorkerExited
-from forkserve.master.records import SIGKILL, STEADY_S, Phase, Record, Records, Stage
+from forkserve.master.records import MOST_LIVE, SIGKILL, STEADY_S, UNBORN, Phase, Record, Records, Stage
 from forkserve.typed import Struct
 
 LEAVING = (Phase.DRAINING, Phase.STOPPING)
@@ -100,9 +100,20 @@ class State:
 
     @property
     def most(self) -> int:
-        """How many processes may live at once."""
+        """How many processes that boot or serve may live at once."""
         policy = self.policy
         return self.size + max(policy.surge, -(-self.size * policy.surge_percent // 100))
+
+    @property
+    def room(self) -> int:
+        """How many more may be born: those that boot or serve are bounded by ``most``, and with them who only finishes,
+        beyond what is allowed beside. Without a surge a place is free when who had it has left."""
+        policy, live = self.policy, len(self.records)
+        if not self.has_surge:
+            return self.most - live
+        active = len(self.records.staged(*UNBORN, Stage.READY))
+        allowed = max(policy.retiring, -(-self.size * policy.retiring_percent // 100))
+        return min(self.most - active - max(0, live - active - allowed), MOST_LIVE - live)
 
     @property
     def has_surge(self) -> bool:
@@ -134,6 +145,12 @@ class State:
         """Whether the wanted generation serves at full strength and no child of another one lives."""
         new = self.records.staged(Stage.READY, generation=self.generation)
         return len(new) >= self.size and all(record.generation == self.generation for record in self.records)
+
+    @property
+    def has_taken_over(self) -> bool:
+        """Whether all that serve are of the wanted generation, and enough: nothing is left to be given up."""
+        ready = self.records.staged(Stage.READY)
+        return len(ready) >= self.size and all(record.generation == self.generation for record in ready)
 
     @property
     def on_trial(self) -> bool:
@@ -212,7 +229,8 @@ class State:
         if self.phase is Phase.DRAINING and self.drain_at > now:
             moments.append(self.drain_at)
         if not self.leaving:
-            moments += [timed.deadline for timed in (self.rollout, self.upgrade) if timed and timed.deadline]
+            timed = (None if self.has_taken_over else self.rollout, self.upgrade)
+            moments += [one.deadline for one in timed if one and one.deadline]
             if not self.backoff.allows(now):
                 moments.append(self.backoff.until)
             moments += self.proofs()

@@ -58,7 +58,7 @@ def test_promise_01_workers_replaced_after_max_requests_lose_nothing_under_load(
         assert all(" cause=max_requests " in line for line in s.lines("worker tired"))
     assert load.failures == []
     assert load.total >= 6 * 80
-    assert seen.most <= 3  # size + surge
+    assert seen.most <= 5  # size + surge + as many that finish
 
 
 def test_replacement_is_ready_before_the_tired_worker_is_retired() -> None:

@@ -39,7 +39,7 @@ def test_promise_01_reload_under_load_loses_nothing_and_the_last_code_wins(addre
     for text in load.answers:
         code, generation, _ = text.split()
         assert code == f"code-{generation}", "a generation ran other code than its own"
-    assert seen.most <= 3  # size + surge
+    assert seen.most <= 5  # size + surge + as many that finish
 
 
 def test_promise_03_rollout_order_is_ready_then_retire_for_each_worker() -> None:
@@ -72,7 +72,7 @@ def test_promise_03_nobody_is_asked_to_leave_while_new_code_still_boots() -> Non
 
 
 def test_promise_03_slow_boot_under_load_holds_up_no_request_and_costs_one_process() -> None:
-    s = Server(app="fresh_app:app", workers=2, boot_timeout="60s")
+    s = Server(app="fresh_app:app", workers=2, boot_timeout="60s", reload_retiring=0)
     s.write_app(answers("{__import__('os').getpid()}"))
     with s, Load(s) as load, MostLive(s.pid) as seen:
         old = {str(pid) for pid in s.workers()}

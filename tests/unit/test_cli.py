@@ -145,7 +145,8 @@ def test_text_that_is_not_utf8_is_refused_without_a_traceback(tmp_path: Path) ->
 def test_each_flag_sets_its_setting(tmp_path: Path) -> None:
     argv = (
         "shop:app --chdir . -b a:1 -b b:2 --backlog 3 -w 4 -k sync --worker-connections 5 -t 6 --graceful-timeout 7"
-        " --boot-timeout 8 --reload-surge 9 --reload-retries 10 --reload-timeout 11 --keep-alive 12 --header-timeout 13"
+        " --reload-retiring 36 --boot-timeout 8 --reload-surge 9 --reload-retries 10 --reload-timeout 11"
+        " --keep-alive 12 --header-timeout 13"
         " --body-timeout 14 --send-timeout 15 --limit-request-line 16 --limit-request-fields 17"
         " --limit-request-field_size 18 --limit-request-body 19 -p 20 -n 21 --log-file 22 --log-level debug"
         " --access-logfile 23 --access-logformat 24 --no-relay --reuse-port --reload-settle 25 --body-min-rate 26"
@@ -167,6 +168,7 @@ def test_each_flag_sets_its_setting(tmp_path: Path) -> None:
         certfile=("a.pem", "b.pem"), keyfile=("31",), ca_certs="32", cert_reqs="optional", ciphers="33",
         tls_min_version="1.3", static=(("/a", "b"), ("/c", "d")), static_follow_links=True,
         sendfile_folders=(("/e", "f"),), threads=34, protocol="scgi", mount="/m", gateway_allow_ips="::35",
+        reload_retiring="36",
     )  # fmt: skip
 
 

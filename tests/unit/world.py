@@ -167,6 +167,11 @@ class World:
         return max(self.policy.surge, math.ceil(self.mind.size * self.policy.surge_percent / 100))
 
     @property
+    def retiring(self) -> int:
+        """How many may finish beside those."""
+        return max(self.policy.retiring, math.ceil(self.mind.size * self.policy.retiring_percent / 100))
+
+    @property
     def leaving(self) -> bool:
         return self.mind.phase in (Phase.DRAINING, Phase.STOPPING)
 
@@ -176,8 +181,10 @@ class World:
         assert spawn.slot not in {child.slot for child in self.children.values()}, "two children in one slot"
         size = self.mind.size
         limit = size + self.surge
-        assert 0 <= spawn.slot < limit
-        assert len(self.children) < limit, "more live processes than size + surge"
+        finishing = sum(c.asked or c.leaves or c.dumped or c.killed_at is not None for c in self.children.values())
+        beside = finishing if not self.surge else max(0, finishing - self.retiring)
+        assert 0 <= spawn.slot < limit + self.retiring
+        assert len(self.children) - finishing + beside < limit, "more that boot or serve than size + surge"
         assert self.outfits.setdefault(spawn.generation, self.newest) in self.doors, "born without a door"
         self.ids.add(spawn.id)
         self.children[spawn.id] = Child(spawn.id, spawn.slot, spawn.generation)
