@@ -9,7 +9,7 @@ from forkserve.typed import Struct
 from forkserve.unix.channel import Channel
 from forkserve.unix.orphan import Lifeline
 from forkserve.unix.relay import Relay
-from forkserve.unix.scoreboard import Row
+from forkserve.unix.scoreboard import Row, Siblings
 
 
 class Birth(Struct, frozen=True):
@@ -21,6 +21,7 @@ class Birth(Struct, frozen=True):
     listeners: tuple[Listener, ...]
     channel: Channel
     row: Row
+    siblings: Siblings
     lifeline: Lifeline
     relay: Relay | None
     stacks: int  # the descriptor that they are written to when the master asks

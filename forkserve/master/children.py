@@ -39,7 +39,7 @@ from forkserve.unix.messages import (
 )
 from forkserve.unix.orphan import Lifeline
 from forkserve.unix.relay import Relay
-from forkserve.unix.scoreboard import GENERATION, ORDERED, PID, SLOTS, Row, Scoreboard
+from forkserve.unix.scoreboard import GENERATION, ORDERED, PID, SERVES, SLOTS, Row, Scoreboard
 from forkserve.unix.surroundings import arrange, enter
 
 
@@ -118,7 +118,7 @@ class Children:
         settings = outfit.settings
         birth = Birth(
             spawn.slot, spawn.generation, settings, tuple(one for one in outfit.listeners if one.is_open), theirs, row,
-            self._lifeline, self.relay, written, self._spooled, outfit.context,
+            self._board.siblings(spawn.slot), self._lifeline, self.relay, written, self._spooled, outfit.context,
         )  # fmt: skip
         others = [child.channel.close for child in self._by_id.values()]
         others += [partial(os.close, child.stacks) for child in self._by_id.values() if child.stacks >= 0]
@@ -288,6 +288,7 @@ class Children:
             del self._by_pid[child.pid]
             if child.row.ints[PID] == child.pid:  # its row may be its successor's by now
                 self._spooled[child.slot] = 0
+                child.row.ints[SERVES] = 0
             self._hang_up(child)
             if child.stacks >= 0:
                 os.close(child.stacks)

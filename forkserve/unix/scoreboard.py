@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 LAYOUT = 1  # raised with every change of what is below: a master and the workers it takes over must agree
@@ -24,6 +24,7 @@ PID = 0
 GENERATION = 1
 RUNNING = 2  # how many requests run, where more than one can
 ORDERED = 3  # d: written by the master before it asks for stacks: the deadline of the request that is overdue, or 0
+SERVES = 4  # how many requests its owner can run at once for anybody; 0: it does not serve, or not any more
 DEADLINE = 13  # d: when the running request is overdue; 0: none runs
 BEGAN = 14  # d: when the running (or last) request began
 REQUESTS = 15  # begun by the process in this slot
@@ -99,3 +100,37 @@ class Scoreboard:
     def row(self, slot: int) -> Row:
         """The row of ``slot``."""
         return Row(self, slot)
+
+    def siblings(self, slot: int) -> "Siblings":
+        """What the worker in ``slot`` sees of the others."""
+        return Siblings(memoryview(self.map), slot)
+
+
+class Siblings:
+    """The other workers, as one of them sees them: only whether any could take something off it."""
+
+    def __init__(self, board: memoryview, slot: int) -> None:
+        self._ints = board.cast("q")
+        self._slot = slot
+
+    def are_there(self) -> bool:
+        """Whether anybody else serves."""
+        return any(self._ints[row + SERVES] > 0 for row in self._rows())
+
+    def have_time(self) -> bool:
+        """Whether anybody else serves and could begin a request now."""
+        ints = self._ints
+        for row in self._rows():
+            serves = ints[row + SERVES]
+            # A double of 0.0 is an integer of 0: no request runs.
+            if serves > 0 and (ints[row + RUNNING] if serves > 1 else ints[row + DEADLINE] != 0) < serves:
+                return True
+        return False
+
+    def _rows(self) -> Iterator[int]:
+        """The first words of the others' rows. The lowest free slot is given, so one that nobody had is the end."""
+        for row in range(0, len(self._ints), _ROW_BYTES // 8):
+            if not self._ints[row + PID]:
+                return
+            if row != self._slot * _ROW_BYTES // 8:
+                yield row

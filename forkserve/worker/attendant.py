@@ -44,11 +44,15 @@ class Attendant:
             after_in_child=self._at_work.release,
         )
         self._began = False
+        self._is_alone = False
         self.asleep = True
 
     def ring(self) -> None:
         """Wake it: the worker holds several connections and is about to run a request. Called by the loop."""
         self.asleep = False
+        self._is_alone = not self._loop.siblings.are_there()
+        if self._is_alone:
+            return  # the loop asks again in a second
         if not self._began:
             try:
                 start_new_thread(self._run, ())
@@ -60,8 +64,8 @@ class Attendant:
             self._bell.release()
 
     def try_again(self) -> None:
-        """Be rung again, if no thread could be had. Called by the loop once a second."""
-        if not self._began:
+        """Be rung again, if no thread could be had or nobody else was there. Called by the loop once a second."""
+        if not self._began or self._is_alone:
             self.asleep = True
 
     def await_end(self) -> None:
@@ -96,7 +100,7 @@ class Attendant:
             if self._is_needed():
                 quiet = 0
                 number = loop.requests
-                if number == last:
+                if number == last and self._loop.siblings.have_time():
                     self._relieve(number)
                 last = number
 
@@ -109,7 +113,7 @@ class Attendant:
         for fd, _ in loop.epoll.poll(0):
             connection = loop.connections.get(fd)
             if connection is None:
-                loop.pass_on_newcomer(fd)
+                loop.tell_of_newcomer(fd)
             elif (connection.state is IDLE or connection.state is HEAD) and not connection.waits:
                 misses += not connection.pass_on()
                 if misses > _FEW:

@@ -34,6 +34,7 @@ _SAY_AGAIN_S = 60.0
 _UNSEEN_S = 0.25
 _SILENT_S = 1.0
 _TURNS_ALONE = 8
+_TELL_AGAIN_S = 0.02
 # Nothing is wrong with the listener itself: the process, the machine or the peer lacks something for a moment.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 EXHAUSTED_PAUSE_S = 0.5
@@ -87,6 +88,7 @@ class Entrance:
         self._turns = 1
         self.open_again_at = _NEVER  # not before the master says Serve
         self._said_at = self._full_said_at = -_NEVER
+        self._tell_again_at = 0.0
 
     def open(self) -> None:
         """Take newcomers from now on."""
@@ -175,31 +177,13 @@ class Entrance:
             if self.is_open:
                 self._loop.readers[fd]()
 
-    def pass_on(self, fd: int) -> None:
-        """Give who waits at this door to the siblings: only we were woken, and we run a request. In the attendant's
-        thread. Whoever cannot be moved waits on, and so does everybody when the relay is full."""
-        relay = self._relay
-        if relay is None or not self.is_open or fd not in self.fds:
-            return
-        try:
-            if fd == self._relay_fd:
-                taken = relay.take()
-                if taken is None:
-                    return
-                new_fd, moved = taken
-            else:
-                door = self._doors[fd]
-                if door.has_opening or not relay.has_room():
-                    return
-                new_fd, peer = door.accept()
-                address = peer[:2] if isinstance(peer, tuple) else None
-                moved = Moved(door.name, door.family, address, True, self._loop.header_timeout_s, b"", {})
-            if relay.put(new_fd, moved):
-                os.close(new_fd)
-            else:  # somebody was faster, and the queue is full: it waits here
-                self._adopt(new_fd, moved)
-        except OSError:
-            pass  # a sibling was faster, the peer has left, or descriptors are short
+    def tell_of_newcomer(self, fd: int) -> None:
+        """Have the siblings look: somebody waits at this door, and the kernel may have woken us alone, who run a
+        request. In the attendant's thread. Nobody is taken for others: who waits keeps his place."""
+        now = monotonic()
+        if self.is_open and fd in self.fds and now >= self._tell_again_at:
+            self._tell_again_at = now + _TELL_AGAIN_S
+            self._channel.send(UP.encode(Stuck()))
 
     def take_next(self) -> bool:
         """Take one more of the queues, whether open or not; False when they are empty."""

@@ -21,7 +21,7 @@ from forkserve.unix.borrowed import Borrowed
 from forkserve.unix.channel import Channel
 from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Look, Reopen, Retiring, Serve, Tired
 from forkserve.unix.relay import Relay
-from forkserve.unix.scoreboard import BEGAN, Row
+from forkserve.unix.scoreboard import BEGAN, SERVES, Row, Siblings
 from forkserve.unix.signals import Wakeup
 from forkserve.worker import logs
 from forkserve.worker.attendant import Attendant
@@ -69,6 +69,7 @@ class Loop(Shown):
         channel: Channel,
         wakeup: Wakeup,
         row: Row,
+        siblings: Siblings,
         relay: Relay | None,
         context: "ssl.SSLContext | None",
         *,
@@ -81,6 +82,8 @@ class Loop(Shown):
         self.app = app
         self.requests = 0
         self.begin = row.begin
+        self.siblings = siblings
+        self._row, self._threads = row, settings.threads
         self.deadline = row.doubles
         self.timer = Timer(Limits(settings), row)
         self.first_s = self.timer.limits.first_s
@@ -112,7 +115,7 @@ class Loop(Shown):
         self.relay = relay if settings.relay else None  # what an older generation has put there is taken all the same
         self.attendant = None if self.relay is None else Attendant(self)
         self._entrance = Entrance(self, settings, listeners, relay, channel, context, generation=generation, slot=slot)
-        self.pass_on_newcomer = self._entrance.pass_on
+        self.tell_of_newcomer = self._entrance.tell_of_newcomer
         self._channel = channel
         self._wakeup = wakeup
         self._borrowed = Borrowed(wakeup, lambda: self.running is not None, logs.tell_raised)
@@ -248,6 +251,7 @@ class Loop(Shown):
         or for the keep-alive time-out that their client expects anyway: none is cut short. A stop waits for neither.
         """
         self.is_retiring = True
+        self._row.ints[SERVES] = 0
         self._draining = drain
         self._show("retiring")
         self._sweep_at = now = monotonic()
@@ -364,6 +368,7 @@ class Loop(Shown):
             match DOWN.decode(raw):
                 case Serve():
                     self._entrance.open_again_at = 0.0  # the door is opened at the end of this round
+                    self._row.ints[SERVES] = self._threads
                     self.fatigue.begin(monotonic())
                     self._be_thrifty()
                 case Look():

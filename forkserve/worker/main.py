@@ -103,7 +103,8 @@ def _make_loop(
     show: Callable[[str], None],
 ) -> Loop:
     return kind(
-        app, birth.settings, birth.listeners, birth.channel, wakeup, birth.row, birth.relay, birth.context,
+        app, birth.settings, birth.listeners, birth.channel, wakeup, birth.row, birth.siblings, birth.relay,
+        birth.context,
         generation=birth.generation, slot=birth.slot, access=access, title=show,
         spool=Room(birth.settings.limit_spool, birth.spooled[birth.slot : birth.slot + 1], birth.spooled),
     )  # fmt: skip

@@ -49,6 +49,10 @@ class Movable(Outlet):
         if self.state is IDLE or self.state is HEAD:
             self.deadline = monotonic() + moved.left_s
 
+    def offer(self) -> bool:
+        """Give it to a sibling that has time; False: it stays here, since nobody has, or it cannot move."""
+        return self._loop.siblings.have_time() and self.pass_on()
+
     def pass_on(self) -> bool:
         """Give this connection to whichever worker is idle first; False: it stays here."""
         if (self.state is not IDLE and self.state is not HEAD) or self._decoder.ready:

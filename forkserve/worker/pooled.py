@@ -85,7 +85,7 @@ class ThreadedConnection(Connection):
             return  # it is not its turn
         has_time = (self.state is IDLE or self.state is HEAD) and self.deadline > monotonic()
         if has_time and threads.is_busy:
-            if self.pass_on():
+            if self.offer():
                 return
         elif has_time and threads.is_full and self._tls is None:
             threads.keep_waiting(self)

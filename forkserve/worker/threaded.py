@@ -182,7 +182,7 @@ class ThreadedLoop(Loop):
         """Have those whom no thread takes soon served elsewhere, where that can be."""
         while self._waiting:
             connection = self._waiting.popleft()
-            if not connection.pass_on():
+            if not connection.offer():
                 connection.take_turn()
 
     def _on_done(self) -> None:

@@ -9,20 +9,19 @@ import re
 import select
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from forkserve.config.settings import Settings
 from forkserve.net.address import parse
 from forkserve.net.listener import bind_all
 from forkserve.unix import signals
 from forkserve.unix.channel import Channel
-from forkserve.unix.messages import DOWN, Leave, Serve
-from forkserve.unix.relay import Moved, Relay
-from forkserve.unix.scoreboard import Scoreboard
+from forkserve.unix.messages import DOWN, UP, Leave, Serve, Stuck
+from forkserve.unix.relay import Relay
+from forkserve.unix.scoreboard import PID, SERVES, Scoreboard
 from forkserve.worker.loop import Loop
 from forkserve.worker.room import Room
 from tests.harness import PATIENCE_S, read_to_end, wait_until
@@ -31,50 +30,20 @@ from tests.process.tools import one_request
 BOUND_S = PATIENCE_S / 3  # for what may not happen at all, within the life of a child
 
 
-class Crowded(Relay):
-    """A relay whose siblings are always faster, once ``is_raced``: whoever finds room finds none a moment later."""
-
-    is_raced = False
-
-    def has_room(self) -> bool:
-        found = super().has_room()
-        self._crowd()
-        return found
-
-    def take(self) -> tuple[int, Moved] | None:
-        taken = super().take()
-        self._crowd()
-        return taken
-
-    def fill(self) -> None:
-        """Queue connections until there is no room."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            while self.put(ours.fileno(), Moved("nobody", socket.AF_UNIX, None, True, 9.0, b"", {})):
-                pass
-
-    def clear(self) -> None:
-        """Take everybody that is queued."""
-        self.is_raced = False
-        while (taken := self.take()) is not None:
-            os.close(taken[0])
-
-    def _crowd(self) -> None:
-        if self.is_raced:
-            self.fill()
-
-
 class Bench:
     """A loop and what belongs to it; ``pages`` are called by their paths, while the requests for them run."""
 
     def __init__(self, pages: dict[str, Callable[[], None]]) -> None:
         [self.listener] = bind_all([parse("127.0.0.1:0")], backlog=16)
-        self.relay = Crowded()
+        self.relay = Relay()
+        board = Scoreboard()
+        for slot, serves in ((0, 0), (1, 1)):  # the other one has time
+            board.row(slot).ints[PID], board.row(slot).ints[SERVES] = slot + 1, serves
         self._master, channel = map(Channel, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         self._pages = pages
         self.loop = Loop(
             self._app, Settings(keepalive=60, workers=2), [self.listener], channel, signals.Wakeup(()),
-            Scoreboard().row(0), self.relay, None, generation=1, slot=0, access=None, spool=Room(),
+            board.row(0), board.siblings(0), self.relay, None, generation=1, slot=0, access=None, spool=Room(),
             title=lambda text: None,
         )  # fmt: skip
 
@@ -89,6 +58,14 @@ class Bench:
         """Serve until a page says ``leave``."""
         self._master.send(DOWN.encode(Serve()))
         self.loop.run()
+
+    def hears(self, word: Stuck) -> bool:
+        """Whether the master hears this before long."""
+        until = time.monotonic() + BOUND_S
+        while select.select([self._master], [], [], max(0.0, until - time.monotonic()))[0]:
+            if any(UP.decode(raw) == word for raw in self._master.receive()):
+                return True
+        return False
 
     def leave(self) -> None:
         """Order the loop's end, after whatever has come."""
@@ -169,43 +146,10 @@ def _newcomer_behind_the_only_connection() -> None:
 
     def slow() -> None:
         assert len(bench.loop.connections) == 1
-        queued.append(bool(select.select([bench.relay], [], [], BOUND_S)[0]))
+        queued.append(bench.hears(Stuck()))
 
     bench = Bench({"/first": first, "/slow": slow, "/new": lambda: bench.leave()})
     only = bench.client("/first")
     bench.run()
-    assert queued == [True], "a sibling could have taken it while the request ran"
-    assert pages(newcomers[0]) == ["/new"]
-
-
-@pytest.mark.parametrize("place", ["door", "relay"])
-def test_promise_14_who_finds_no_room_on_the_relay_any_more_is_served_here(place: str) -> None:
-    in_child(_no_room_any_more, place)
-
-
-def _no_room_any_more(place: str) -> None:
-    newcomers: list[socket.socket] = []
-    count: list[int] = []
-
-    def crowded() -> None:
-        """Have the newcomer passed on, at its door or at the relay, while siblings fill the relay."""
-        newcomers.append(bench.client("/new", close=True))
-        fd = bench.listener.socket.fileno()
-        if place == "relay":
-            fd = bench.relay.fileno()
-            accepted, peer = bench.listener.socket.accept()
-            with accepted:
-                moved = Moved(bench.listener.name, accepted.family, peer, True, PATIENCE_S, b"", {})
-                assert bench.relay.put(accepted.fileno(), moved)
-        bench.relay.is_raced = True
-        bench.loop._entrance.pass_on(fd)
-        bench.relay.clear()
-        count.append(len(bench.loop.connections))
-        bench.leave()
-
-    bench = Bench({"/crowded": crowded, "/new": lambda: None})
-    busy = bench.client("/crowded", close=True)
-    bench.run()
-    assert pages(busy) == ["/crowded"]
-    assert count == [2], "the newcomer is looked after"
+    assert queued == [True], "siblings were told to look while the request ran"
     assert pages(newcomers[0]) == ["/new"]
