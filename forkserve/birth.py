@@ -6,6 +6,7 @@ from typing import Any
 from forkserve.config.settings import Settings
 from forkserve.net.listener import Listener
 from forkserve.typed import Struct
+from forkserve.unix.bell import Bell
 from forkserve.unix.channel import Channel
 from forkserve.unix.orphan import Lifeline
 from forkserve.unix.relay import Relay
@@ -25,6 +26,8 @@ class Birth(Struct, frozen=True):
     lifeline: Lifeline
     relay: Relay | None
     stacks: int  # the descriptor that they are written to when the master asks
+    bell: Bell | None  # rung by the master when somebody else could serve who waits here
+    call: Bell  # rung to ask for that
     spooled: memoryview  # a cell of 8 bytes for each slot: how much its worker's spools hold
     context: Any  # an ssl.SSLContext, or None: without TLS that module is not loaded
 

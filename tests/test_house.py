@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "birth": (
         "config.settings",
         "net.listener",
+        "unix.bell",
         "unix.channel",
         "unix.orphan",
         "unix.relay",
@@ -65,6 +66,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "master.loop": ("master", "unix", "net", "config", "accesslog", "birth", "log", "errors", "typed"),
     "master.process": ("unix.signals", "log", "errors", "typed"),
     "master.children": ("master", "unix", "net.listener", "config.settings", "birth", "log", "errors", "typed"),
+    "master.relief": ("unix.bell", "unix.scoreboard"),
     "master.closing": ("net.listener", "unix.relay", "log"),
     "master.doors": ("master.handover", "master.closing", "net", "unix.notify", "unix.relay", "errors", "log"),
     "master.access": ("master.process", "unix.identity", "errors", "typed"),

@@ -19,8 +19,10 @@ from forkserve.master import events as ev
 from forkserve.master import handover as over
 from forkserve.master import process
 from forkserve.master.outfit import Outfit
+from forkserve.master.relief import Relief
 from forkserve.typed import Struct
 from forkserve.unix import signals, stacks, usage
+from forkserve.unix.bell import Bell
 from forkserve.unix.channel import Channel, pair
 from forkserve.unix.messages import (
     DOWN,
@@ -52,6 +54,9 @@ class Child(Struct):
     channel: Channel
     row: Row
     stacks: int = -1  # where it writes them; -1: into the log, as a worker of an older forkserve
+    bell: Bell | None = None
+    seen: int = 0  # for Relief
+    rung: int = 0
 
 
 class Children:
@@ -63,9 +68,11 @@ class Children:
         self._board = Scoreboard(old.board) if old else Scoreboard()
         self._spooled = memoryview(mmap.mmap(-1, 8 * SLOTS)).cast("q")  # workers of a master that we were have another
         self._main = main
+        self._by_id: dict[int, Child] = {}
         self._lifeline = Lifeline(old.lifeline if old else None)
         self.relay = Relay(old.relay if old else None)
-        self._by_id: dict[int, Child] = {}
+        self.relief = Relief(self._by_id.values, Bell(old.call if old else -1))
+        epoll.register(self.relief.call.fd, select.EPOLLIN)
         self._by_pid: dict[int, Child] = {}
         self._by_fd: dict[int, Child] = {}
         for known in old.children if old else ():
@@ -73,12 +80,12 @@ class Children:
 
     def hand_over(self) -> list[over.OldChild]:
         """Write down who lives."""
-        return [
-            over.OldChild(
-                child.id, child.slot, child.pid, -1 if child.channel.closed else child.channel.fileno(), child.stacks
-            )
-            for child in self._by_id.values()
-        ]
+        found = []
+        for child in self._by_id.values():
+            channel = -1 if child.channel.closed else child.channel.fileno()
+            bell = -1 if child.bell is None else child.bell.fd
+            found.append(over.OldChild(child.id, child.slot, child.pid, channel, child.stacks, bell))
+        return found
 
     @property
     def shared(self) -> tuple[int, tuple[int, int], tuple[int, int]]:
@@ -89,6 +96,7 @@ class Children:
         """Let go of what the children shared, at the end of the service."""
         self._lifeline.close()
         self.relay.close()
+        self.relief.call.close()
         self._board.let_go()
 
     def get(self, id: int) -> Child | None:
@@ -106,10 +114,15 @@ class Children:
             written = stacks.make()
         except OSError as error:
             return ev.ForkFailed(spawn.id, f"no room for its stacks: {error.strerror}")
+        bell = None
         try:
+            if outfit.settings.relay and outfit.settings.threads == 1:
+                bell = Bell()
             ours, theirs = pair()
         except OSError as error:
             os.close(written)
+            if bell is not None:
+                bell.close()
             return ev.ForkFailed(spawn.id, f"no channel: {error.strerror}")
         row = self._board.row(spawn.slot)
         row.clear()
@@ -118,10 +131,12 @@ class Children:
         settings = outfit.settings
         birth = Birth(
             spawn.slot, spawn.generation, settings, tuple(one for one in outfit.listeners if one.is_open), theirs, row,
-            self._board.siblings(spawn.slot), self._lifeline, self.relay, written, self._spooled, outfit.context,
+            self._board.siblings(spawn.slot), self._lifeline, self.relay,
+            written, bell, self.relief.call, self._spooled, outfit.context,
         )  # fmt: skip
         others = [child.channel.close for child in self._by_id.values()]
         others += [partial(os.close, child.stacks) for child in self._by_id.values() if child.stacks >= 0]
+        others += [child.bell.close for child in self._by_id.values() if child.bell is not None]
         others += [ours.close, self._lifeline.let_go, self._board.let_go]
         try:
             pid = process.fork(lambda: self._begin(birth, outfit), [*leave_behind, *others])
@@ -129,10 +144,12 @@ class Children:
             ours.close()
             theirs.close()
             os.close(written)
+            if bell is not None:
+                bell.close()
             return ev.ForkFailed(spawn.id, error.strerror or str(error))
         theirs.close()
         row.ints[PID] = pid
-        self._add(Child(spawn.id, spawn.slot, pid, ours, row, written))
+        self._add(Child(spawn.id, spawn.slot, pid, ours, row, written, bell))
         return ev.Forked(spawn.id)
 
     def _begin(self, birth: Birth, outfit: Outfit) -> int:
@@ -153,6 +170,7 @@ class Children:
 
     def _add(self, child: Child) -> None:
         self._by_id[child.id] = self._by_pid[child.pid] = child
+        self.relief.begin()
         if not child.channel.closed:
             self._by_fd[child.channel.fileno()] = child
             self._epoll.register(child.channel.fileno(), select.EPOLLIN)
@@ -163,7 +181,8 @@ class Children:
         else:
             channel, _ = pair()
             channel.close()
-        self._add(Child(known.id, known.slot, known.pid, channel, self._board.row(known.slot), known.stacks))
+        bell = None if known.bell < 0 else Bell(known.bell)
+        self._add(Child(known.id, known.slot, known.pid, channel, self._board.row(known.slot), known.stacks, bell))
 
     def tell(self, id: int, message: Down, instead: signal.Signals) -> None:
         """Give a child an order, or, if its channel is full or gone, a signal instead; a stopped one is continued."""
@@ -292,6 +311,8 @@ class Children:
             self._hang_up(child)
             if child.stacks >= 0:
                 os.close(child.stacks)
+            if child.bell is not None:
+                child.bell.close()
 
     def _hang_up(self, child: Child) -> None:
         fd = next((fd for fd, known in self._by_fd.items() if known is child), None)

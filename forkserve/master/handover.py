@@ -51,6 +51,7 @@ class OldChild(Struct):
     pid: int
     channel: int
     stacks: int = -1
+    bell: int = -1
 
 
 class OldHanded(Struct):
@@ -89,6 +90,7 @@ class Handover(Struct, kw_only=True):
     board: int
     lifeline: tuple[int, int]
     relay: tuple[int, int]
+    call: int = -1  # the bell that workers ring to be watched
     pidfile: tuple[str, int] | None = None
     control: Door | None = None
     clients: tuple[OldClient, ...] = ()
@@ -99,7 +101,9 @@ class Handover(Struct, kw_only=True):
         yield self.board
         yield from (*self.lifeline, *self.relay)
         yield from (door.fd for door in self.doors)
-        yield from (fd for child in self.children for fd in (child.channel, child.stacks) if fd >= 0)
+        yield from (fd for child in self.children for fd in (child.channel, child.stacks, child.bell) if fd >= 0)
+        if self.call >= 0:
+            yield self.call
         yield from (client.fd for client in self.clients)
         if self.pidfile is not None:
             yield self.pidfile[1]

@@ -175,7 +175,8 @@ class Master:
         moments = [look, self._pulse.due(self._is_busy), self._doors.closing.next_look(began)]
         moments += [began + _NOTIFY_AGAIN_S] if self._notifier.waiting else []
         due = min((moment for moment in moments if moment is not None), default=None)
-        ready = self._epoll.poll(None if due is None else min(max(0.0, due - began), _LONGEST_WAIT_S))
+        wait_s = None if due is None else min(max(0.0, due - began), _LONGEST_WAIT_S)
+        ready = self._children.relief.wait(self._epoll, wait_s)
         now = monotonic()
         came = self._wakeup.read()
         pause = self._lookout.notice_pause(began, due, now, continued=signal.SIGCONT in came)

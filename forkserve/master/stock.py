@@ -39,6 +39,7 @@ def take_stock(
         board=board,
         lifeline=lifeline,
         relay=relay,
+        call=children.relief.call.fd,
         pidfile=(pidfile.path, pidfile.fd) if pidfile else None,
         control=door,
         clients=tuple(clients),

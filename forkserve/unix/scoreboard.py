@@ -25,6 +25,8 @@ GENERATION = 1
 RUNNING = 2  # how many requests run, where more than one can
 ORDERED = 3  # d: written by the master before it asks for stacks: the deadline of the request that is overdue, or 0
 SERVES = 4  # how many requests its owner can run at once for anybody; 0: it does not serve, or not any more
+# d: written by the owner when it asks to be watched, then by the master: until when it need not ask; 0: it never has.
+WATCHED = 5
 DEADLINE = 13  # d: when the running request is overdue; 0: none runs
 BEGAN = 14  # d: when the running (or last) request began
 REQUESTS = 15  # begun by the process in this slot

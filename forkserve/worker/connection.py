@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from forkserve.log import log
 from forkserve.protocol.types import KEEP_ALIVE, Environ, Refused
-from forkserve.unix.scoreboard import BEGAN, DEADLINE
+from forkserve.unix.scoreboard import BEGAN, DEADLINE, WATCHED
 from forkserve.worker.door import HAS_WORDS, hear_words
 from forkserve.worker.lines import Unlogged, note_later, note_now, note_refusal
 from forkserve.worker.outlet import NOW, peer_name
@@ -286,8 +286,8 @@ class Connection(Pipeline):
         response.out = self
         response.keep_alive = flags & KEEP_ALIVE != 0 and (self.stays or self.owes_more())
         loop.running = response
-        if attendant is not None and attendant.asleep and (len(loop.connections) > 1 or loop.has_newcomers):
-            attendant.ring()  # here, after we said what runs: it says that it sleeps, then looks what runs
+        if attendant is not None and now > loop.deadline[WATCHED] and (len(loop.connections) > 1 or loop.has_newcomers):
+            attendant.ask(now)  # here, after we said what runs: the master says that it sleeps, then looks what runs
         respond(loop.app, environ, response)
         loop.running = None
         loop.deadline[DEADLINE] = 0.0

@@ -72,6 +72,9 @@ class Forks:
         if birth.relay is not None:
             birth.relay.close()
         birth.channel.close()
+        birth.call.close()
+        if birth.bell is not None:
+            birth.bell.close()
         self._wakeup.close()
         if self.access is not None:
             self.access.lines.clear()  # the worker writes them

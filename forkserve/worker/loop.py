@@ -17,6 +17,7 @@ from forkserve.config.settings import Settings
 from forkserve.log import log
 from forkserve.net.listener import Listener
 from forkserve.protocol.types import READ_BYTES
+from forkserve.unix.bell import Bell
 from forkserve.unix.borrowed import Borrowed
 from forkserve.unix.channel import Channel
 from forkserve.unix.messages import DOWN, UP, Hurry, Leave, Look, Reopen, Retiring, Serve, Tired
@@ -72,6 +73,8 @@ class Loop(Shown):
         siblings: Siblings,
         relay: Relay | None,
         context: "ssl.SSLContext | None",
+        bell: Bell | None,
+        call: Bell,
         *,
         generation: int,
         slot: int,
@@ -113,7 +116,7 @@ class Loop(Shown):
         self._grace_s = settings.graceful_timeout
         self.pipelines_until = _NEVER  # what was received of them by then is answered, though the worker leaves
         self.relay = relay if settings.relay else None  # what an older generation has put there is taken all the same
-        self.attendant = None if self.relay is None else Attendant(self)
+        self.attendant = None if self.relay is None or bell is None else Attendant(self, bell, call)
         self._entrance = Entrance(self, settings, listeners, relay, channel, context, generation=generation, slot=slot)
         self.tell_of_newcomer = self._entrance.tell_of_newcomer
         self._channel = channel
@@ -326,8 +329,6 @@ class Loop(Shown):
             has_more = len(overdue) > _MOST_OVERDUE
             self._sweep_at = now if has_more else now + _SWEEP_S
             self._wait_s = 0.0 if has_more else _SWEEP_S
-            if self.attendant is not None:
-                self.attendant.try_again()
             self.spool.look()
             self._borrowed.take_back()
             self._looked_requests = self.requests

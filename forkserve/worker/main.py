@@ -104,7 +104,7 @@ def _make_loop(
 ) -> Loop:
     return kind(
         app, birth.settings, birth.listeners, birth.channel, wakeup, birth.row, birth.siblings, birth.relay,
-        birth.context,
+        birth.context, birth.bell, birth.call,
         generation=birth.generation, slot=birth.slot, access=access, title=show,
         spool=Room(birth.settings.limit_spool, birth.spooled[birth.slot : birth.slot + 1], birth.spooled),
     )  # fmt: skip

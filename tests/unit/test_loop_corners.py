@@ -18,6 +18,7 @@ from forkserve.config.settings import Settings
 from forkserve.net.address import parse
 from forkserve.net.listener import bind_all
 from forkserve.unix import signals
+from forkserve.unix.bell import Bell
 from forkserve.unix.channel import Channel
 from forkserve.unix.messages import DOWN, UP, Leave, Serve, Stuck
 from forkserve.unix.relay import Relay
@@ -41,10 +42,11 @@ class Bench:
             board.row(slot).ints[PID], board.row(slot).ints[SERVES] = slot + 1, serves
         self._master, channel = map(Channel, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         self._pages = pages
+        self.bell = Bell()
         self.loop = Loop(
             self._app, Settings(keepalive=60, workers=2), [self.listener], channel, signals.Wakeup(()),
-            board.row(0), board.siblings(0), self.relay, None, generation=1, slot=0, access=None, spool=Room(),
-            title=lambda text: None,
+            board.row(0), board.siblings(0), self.relay, None, self.bell, Bell(),
+            generation=1, slot=0, access=None, spool=Room(), title=lambda text: None,
         )  # fmt: skip
 
     def client(self, path: str = "", *, close: bool = False) -> socket.socket:
@@ -72,6 +74,7 @@ class Bench:
         self._master.send(DOWN.encode(Leave(drain=True)))
 
     def _app(self, environ: Any, start_response: Any) -> list[bytes]:
+        self.bell.ring()  # as the master would if it took longer
         self._pages[environ["PATH_INFO"]]()
         body = environ["PATH_INFO"].encode()
         start_response("200 OK", [("Content-Length", str(len(body)))])
