@@ -270,7 +270,11 @@ class Connection(Pipeline):
         """Run the first complete request."""
         loop = self._loop
         attendant = loop.attendant
-        self.fresh = False
+        if self.fresh:  # it may have been in the accept queue for long
+            self.fresh = False
+            if self.has_left():
+                self.leave_unserved()
+                return
         request = self._decoder.ready.pop(0)
         environ, line, flags = request
         self.state = RUNNING

@@ -242,6 +242,9 @@ class Entrance:
             and connection.state in (OPENING, IDLE, HEAD)
             and not connection.waits
         ):
+            if connection.has_left():
+                connection.leave_unserved()
+                return True
             self._loop.readers[fd]()  # it moved since it was ready; another request would only have it moved again
             if moved.left_s <= 0 and connection.fd >= 0 and connection.deadline <= monotonic():
                 connection.on_overdue()  # who moves often may never be where the clock is looked at

@@ -4,13 +4,14 @@ What is received behind a request waits as bytes until that is answered. Runs in
 """
 
 import _socket
+from select import POLLERR, POLLHUP, poll
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from forkserve.log import log
 from forkserve.protocol.types import Refused
 from forkserve.worker.inlet import Inlet
-from forkserve.worker.outlet import NOW
+from forkserve.worker.outlet import NOW, peer_name
 from forkserve.worker.state import BODY, HEAD, IDLE, WRITING
 from forkserve.worker.turns import TURN_S, nothing
 
@@ -81,11 +82,29 @@ class Pipeline(Inlet):
     def take_turn(self) -> None:
         """Go on with a pipeline."""
         self.waits = False
+        if self.has_left():
+            self.leave_unserved()
+            return
         tls = self._tls
         self._loop.read_with(cast("Connection", self), self.on_readable if tls is None else self.on_readable_tls)
         self._take_rest(monotonic())
         if tls is not None and self._has_pending(tls):
             self.on_readable_tls()
+
+    def has_left(self) -> bool:
+        """Whether nobody is there any more to be answered: the connection was reset; or closed, which a unix socket
+        tells apart from the end of what its client sends. That end alone is no proof: it may wait for its answer."""
+        if self._tls is None and self.peer:  # TCP; a poll costs four times as much
+            return cast("_socket.socket", self.sock).getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR) != 0
+        waiting = poll()
+        waiting.register(self.fd, 0)
+        return any(events & (POLLERR | POLLHUP) for _, events in waiting.poll(0))
+
+    def leave_unserved(self) -> None:
+        """Forget a request that waited until its client had left."""
+        log.debug("client left before its request began", peer=peer_name(self.peer))
+        self._decoder.ready.clear()
+        self.close()
 
     def owes_more(self) -> bool:
         """Whether it goes on for a while though the worker leaves: more requests have been received already."""

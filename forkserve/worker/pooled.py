@@ -34,13 +34,15 @@ _NEVER = float("inf")
 class Task:
     """One request on its way through the pool."""
 
-    __slots__ = ("connection", "request", "response", "took_s")
+    __slots__ = ("connection", "is_left", "queued_at", "request", "response", "took_s")
 
     def __init__(self, connection: "ThreadedConnection", request: Request) -> None:
         self.connection = connection
         self.request = request
         self.response: Response | None = None  # until it begins
         self.took_s = 0.0
+        self.queued_at = monotonic()
+        self.is_left = False  # by its client, before it began
 
 
 class ThreadedConnection(Connection):
@@ -96,6 +98,9 @@ class ThreadedConnection(Connection):
         """Read at last, or go on with a pipeline; unless it was closed, passed on or read meanwhile."""
         self.waits = False
         if self.fd >= 0 and (self.state is IDLE or self.state is HEAD):
+            if self.has_left():
+                self.leave_unserved()
+                return
             thrift = self._threads.thrift
             if self.has_rest:
                 Connection.take_turn(self)
@@ -216,6 +221,9 @@ class ThreadedConnection(Connection):
             self._decoder.close()
             self.sock.close()
             return
+        if task.is_left:
+            self.leave_unserved()
+            return
         if response is None:
             refused = Refused(_ENDS, "the worker ends before this request could begin")
             refused.environ = environ
@@ -252,7 +260,11 @@ class ThreadedConnection(Connection):
 
     def _serve(self) -> None:
         """Have the first complete request run; those that follow wait for its end."""
-        self.fresh = False
+        if self.fresh:
+            self.fresh = False
+            if self.has_left():
+                self.leave_unserved()
+                return
         self.state = RUNNING
         self.deadline = _NEVER  # its request has one
         request = self._decoder.ready.pop(0)

@@ -28,6 +28,7 @@ from forkserve.wsgi.response import respond
 
 # No thread was free for so long, and fewer requests ended than there are threads: they are slow.
 _PATIENCE_S = 0.004
+_LONG_S = 0.02  # who has waited for a thread for longer may have left
 _NEVER = float("inf")
 
 
@@ -140,6 +141,9 @@ class ThreadedLoop(Loop):
         connection = task.connection
         environ, line, flags = task.request
         now = monotonic()
+        if now - task.queued_at > _LONG_S and connection.has_left():
+            task.is_left = True
+            return
         run = Run(self.running_now, now + self.first_s, now, line, now + self.limits.whole_s)
         connection.run = run
         environ["forkserve.extend_deadline"] = run.extend_deadline
