@@ -168,6 +168,11 @@ class Settings(PoolSettings, frozen=True, kw_only=True):
         "The group that workers become, by name or number. Empty: the user's own.",
         flags=("-g", "--group"), metavar="GROUP",
     )  # fmt: skip
+    no_new_privs: bool = declare(
+        True, Kind.FLAG, "Process",
+        "Keep the programs that workers start from becoming another user by a setuid or setgid bit, or from getting"
+        " capabilities (PR_SET_NO_NEW_PRIVS). false: for apps that call `sudo`, or a `sendmail` that is setgid.",
+    )  # fmt: skip
     umask: str = declare(
         "", Kind.TEXT, "Process",
         'Which permissions the files of workers and unix sockets lack, in octal: `umask = "027"`. Empty: as'

@@ -21,7 +21,7 @@ from forkserve.master import process
 from forkserve.master.outfit import Outfit
 from forkserve.master.relief import Relief
 from forkserve.typed import Struct
-from forkserve.unix import signals, stacks, usage
+from forkserve.unix import privileges, signals, stacks, usage
 from forkserve.unix.bell import Bell
 from forkserve.unix.channel import Channel, pair
 from forkserve.unix.messages import (
@@ -165,6 +165,11 @@ class Children:
         except OSError as error:
             who = f"user = {birth.settings.user!r}, group = {birth.settings.group!r}"
             return _refuse(birth, f"{who}: refused: {error.strerror}")
+        if birth.settings.no_new_privs:
+            try:
+                privileges.gain_none()
+            except OSError as error:
+                return _refuse(birth, f"no_new_privs: refused: {error.strerror}; set it to false")
         arrange(birth.settings.env, birth.settings.pythonpath)
         return self._main(birth)
 

@@ -16,6 +16,7 @@ NOTIFY = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 # What a worker may have open, and how often.
 WHITE_LIST = {
+    r"anon_inode:\[eventfd\]": 2,  # its bell, and the one that it calls the master with
     r"/dev/null": 1,  # stdin
     r"/.*/output": 2,  # stdout, stderr
     r"/.*/error\.log": 1,

@@ -1,6 +1,7 @@
 """Promises 7 and 12 as root: the master keeps what it must, workers are somebody else. Skipped without root."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -80,6 +81,28 @@ def test_workers_have_the_user_its_groups_and_the_umask_and_the_master_stays_roo
         assert shown["Umask"] == "0027"
         assert int(shown["CapEff"], 16) == 0
         assert status(s.pid, "Uid").split() == ["0"] * 4
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_setuid_programs_that_workers_start_stay_who_they_are_unless_it_is_allowed(is_kept: bool) -> None:
+    s = serve(user=NOBODY, no_new_privs=str(is_kept).lower())
+    cat = s.folder / "cat"
+    shutil.copy(shutil.which("cat") or "/bin/cat", cat)
+    cat.chmod(0o4755)
+    secret = s.folder / "secret"
+    secret.write_text("of root")
+    secret.chmod(0o600)
+    s.write_app(
+        "import subprocess\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        f"    return [subprocess.run([{str(cat)!r}, {str(secret)!r}], capture_output=True).stdout]\n"
+    )
+    with s:
+        [worker] = s.workers()
+        assert status(worker, "NoNewPrivs") == str(int(is_kept))
+        assert status(s.pid, "NoNewPrivs") == "0", "the master becomes another program by an upgrade"
+        assert s.get().text == ("" if is_kept else "of root")
 
 
 def test_promise_12_low_port_is_bound_beyond_the_change_of_user_and_at_a_reload() -> None:
