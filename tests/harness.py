@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 30.0  # a bound, not an expectation: machines that run tests are slow and shared
 
 # The master says so where its epoll returned a second late: this machine did not run it, or the test stopped it.
+_NAME_IS_TAKEN = "name of the control socket is taken"  # by the test of that, which takes those of the next PIDs
 _STARVED = "master overslept"
 
 # LISTEN_PID must name the process that exec makes of this shell.
@@ -308,7 +309,7 @@ class Server:
     def unexpected(self) -> list[str]:
         """Lines of level warning and up that the test did not announce."""
         loud = ("[warning]", "[error]", "[critical]")
-        announced = [*self.expect, _STARVED]
+        announced = [*self.expect, _STARVED, _NAME_IS_TAKEN]
         if self.expect:  # whose work it was is told with every end that is no peaceful one
             announced.append("request was cut off")
             announced.append("more requests were cut off")

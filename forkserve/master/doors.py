@@ -19,7 +19,7 @@ from forkserve.net import address
 from forkserve.net.address import Address, Family
 from forkserve.net.inherit import name_in_store
 from forkserve.net.listener import ANYBODY, Listener, Owner, bind_all, refuse_foreign
-from forkserve.net.places import places_of, resolved_path, sharing_port, why
+from forkserve.net.places import access_to, places_of, resolved_path, sharing_port, why
 from forkserve.unix.notify import Notifier
 from forkserve.unix.relay import Relay
 
@@ -88,7 +88,9 @@ class Doors:
                 log.warning("file of a unix socket was gone; made again", address=listener.name)
             self._open[listener.place] = [listener]
             if listener.listens:
-                log.info("listening", address=listener.name)
+                log.info(
+                    "listening", address=listener.name, **(access_to(listener.place.path) if listener.inode else {})
+                )
                 self._store(listener)
         self._backlog = backlog
         for place in places.values():

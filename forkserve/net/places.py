@@ -8,7 +8,8 @@ beside each other. Runs in the master.
 import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from forkserve.net.address import Address, Family
@@ -96,3 +97,36 @@ def why(error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return "the folder does not exist"
     return error.strerror or str(error)
+
+
+def access_to(path: str) -> dict[str, str]:
+    """Who may connect to the unix socket at ``path``, for the log: its mode and owner, and whom that leaves out."""
+    try:
+        there = os.lstat(path)
+    except OSError:
+        return {}
+    mode = stat.S_IMODE(there.st_mode)
+    told = {"mode": f"{mode:04o}", "owner": f"{_name(_users, there.st_uid)}:{_name(_groups, there.st_gid)}"}
+    if not mode & 0o022:
+        told["note"] = "its owner alone can connect; socket_mode and socket_group let others"
+    return told
+
+
+def _users(number: int) -> str:
+    import pwd  # lazy: for unix sockets alone
+
+    return pwd.getpwuid(number).pw_name
+
+
+def _groups(number: int) -> str:
+    import grp
+
+    return grp.getgrgid(number).gr_name
+
+
+def _name(find: Callable[[int], str], number: int) -> str:
+    """The name of a user or group, or its number where it has none."""
+    try:
+        return find(number)
+    except (KeyError, OverflowError):
+        return str(number)

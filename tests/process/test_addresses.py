@@ -184,3 +184,11 @@ def test_reuse_port_lets_a_second_service_bind_the_same_port(reuses: bool) -> No
             else:
                 assert second.wait_exit() == 1
                 assert "the address is in use" in second.said()
+
+
+@pytest.mark.parametrize("mode", ["0600", "0755", "0660", "0666"])
+def test_log_shows_who_may_connect_to_a_unix_socket(mode: str) -> None:
+    with Server(app="tests.process.site:app", workers=1, bind=["unix:here.sock"], socket_mode=mode) as s:
+        [line] = s.lines("listening address=unix:here.sock")
+        assert f" mode={mode} owner=" in line
+        assert ("its owner alone can connect" in line) == (mode in ("0600", "0755"))

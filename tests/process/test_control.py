@@ -71,7 +71,7 @@ def test_promise_15_status_counts_ends_and_the_queue_of_a_listener() -> None:
 
 
 def test_promise_15_status_is_answered_while_every_worker_hangs_and_the_master_has_no_descriptor_left() -> None:
-    launcher = ("bash", "-c", 'ulimit -n 24; exec "$0" "$@"')
+    launcher = ("bash", "-c", 'ulimit -n 28; exec "$0" "$@"')
     # The reloads that are wished for wait until there are descriptors again; one that had to open a file would be
     # rejected, and who waits for it would be gone.
     with Server(app=SITE, workers=2, launcher=launcher, errorlog="-") as s, ExitStack() as held:
@@ -84,11 +84,11 @@ def test_promise_15_status_is_answered_while_every_worker_hangs_and_the_master_h
 
         def is_full() -> bool:
             # A child of a superseded reload may end at any moment, and leaves a descriptor to one more who waits.
-            if len(os.listdir(f"/proc/{s.pid}/fd")) < 24 and len(waiting) < 15:
+            if len(os.listdir(f"/proc/{s.pid}/fd")) < 28 and len(waiting) < 15:
                 waiting.append(held.enter_context(control(s)))
                 waiting[-1].sendall(to_json({"verb": "reload", "wait": True}) + b"\n")
                 assert waiting[-1].recv(100) == b'{"begun":true}\n'
-            return len(os.listdir(f"/proc/{s.pid}/fd")) == 24
+            return len(os.listdir(f"/proc/{s.pid}/fd")) == 28
 
         wait_until(is_full, "the end of the descriptors")
         began = time.monotonic()
