@@ -49,7 +49,9 @@ def test_the_app_learns_who_asks_for_what(house: House, front: Front) -> None:
     assert ("HTTPS" in environ) == front.tls
     assert (environ["HTTP_HOST"], environ["HTTP_COOKIE"], environ["HTTP_X_THING"]) == ("shop.example", "g=h", "1")
     assert "HTTP_PROXY" not in environ
-    if front.protocol not in ("uwsgi", "fastcgi", "scgi"):  # there no app goes by it
+    if front.name in ("nginx/stream", "haproxy/proxy-v1", "haproxy/proxy-v2"):  # which pass bytes on
+        assert environ["HTTP_X_REAL_IP"] == "6.6.6.6", "what the client says stays what it said"
+    elif front.protocol not in ("uwsgi", "fastcgi", "scgi"):  # there no app goes by it
         assert environ.get("HTTP_X_REAL_IP", CLIENT) == CLIENT
     assert environ["SERVER_NAME"] and environ["SERVER_PORT"].isdigit()
 
