@@ -57,6 +57,7 @@ class Child(Struct):
     bell: Bell | None = None
     seen: int = 0  # for Relief
     rung: int = 0
+    is_strange: bool = False  # it has said what nobody understands
 
 
 class Children:
@@ -268,7 +269,9 @@ class Children:
                 case Stuck():
                     self._tell_others_to_look(child)
                 case None:
-                    log.warning("unknown message from a child", pid=child.pid, bytes=len(raw))
+                    if not child.is_strange:
+                        child.is_strange = True
+                        log.warning("unknown message from a child", pid=child.pid, bytes=len(raw))
         if child.channel.closed:
             self._hang_up(child)
 

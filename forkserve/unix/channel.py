@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 
 _LARGEST = 256 * 1024
+_MOST_AT_ONCE = 64
 
 
 class Channel:
@@ -32,8 +33,11 @@ class Channel:
         return True
 
     def receive(self) -> Iterator[bytes]:
-        """Yield every message that has arrived; afterwards ``closed`` tells whether the other end is gone."""
-        while not self.closed:
+        """Yield the messages that have arrived, up to a number: who sends without end must not keep us here, and epoll
+        tells of the rest. Afterwards ``closed`` tells whether the other end is gone."""
+        for _ in range(_MOST_AT_ONCE):
+            if self.closed:
+                return
             try:
                 message = self._next()
             except BlockingIOError:

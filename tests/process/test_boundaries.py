@@ -196,3 +196,28 @@ def test_variable_that_gunicorn_reads_names_the_proxy_too() -> None:
     with s:
         assert s.get(**SAID).json == ["192.0.2.7", "https", "192.0.2.7", "https", "192.0.2.8"]
         assert s.lines("proxy is not believed") == []
+
+
+FLOOD_APP = """
+import gc, threading
+[channel] = [found for found in gc.get_objects() if type(found).__name__ == "Channel" and not found.closed]
+def flood():
+    while True:
+        channel.send(b"nonsense")
+threading.Thread(target=flood, daemon=True).start()
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"here"]
+"""
+
+
+def test_a_worker_that_floods_the_master_is_one_line_and_holds_up_nothing() -> None:
+    s = Server(app="flood_app:app", workers=1, expect=["unknown message from a child"])
+    s.write_app(FLOOD_APP, "flood_app")
+    with s:
+        s.wait_line("unknown message from a child")
+        s.signal(signal.SIGTTIN)
+        s.wait_line("worker ready", count=2)
+        assert s.get().text == "here"
+        assert s.stop() == 0
+        assert len(s.lines("unknown message from a child")) <= 2, "one for each worker"
