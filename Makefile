@@ -31,7 +31,7 @@ test: $(VENV) ## run the tests; ARGS="-k reload -x" goes to pytest
 
 .PHONY: test-plain
 test-plain: $(VENV) ## as root: how the service starts, stops and becomes another one without any capability
-	FORKSERVE_TEST_PLAIN=1 $(PYTHON_OF_VENV) -m pytest -n 4 --dist loadfile tests/process/test_stopping.py \
+	FORKSERVE_TEST_PLAIN=1 $(PYTHON_OF_VENV) -m pytest -n 4 tests/process/test_stopping.py \
 	    tests/process/test_drain_delay.py tests/process/test_upgrade.py tests/process/test_listener_changes.py $(ARGS)
 
 .PHONY: test-long
