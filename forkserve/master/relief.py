@@ -62,10 +62,11 @@ class Relief:
 
     def begin(self) -> None:
         """Watch for a while: a worker asked for it, or is no longer alone."""
-        self._is_watching = sum(1 for _ in self._workers()) > 1
         self._quiet = 0
-        self._promised_until = 0.0
-        self._look_at = monotonic() + _PERIOD_S
+        if not self._is_watching:  # else who asks without end would put off the next look
+            self._is_watching = sum(1 for _ in self._workers()) > 1
+            self._promised_until = 0.0
+            self._look_at = monotonic() + _PERIOD_S
 
     def _look(self, now: float) -> None:
         if now + _PROMISED_S / 2 > self._promised_until:

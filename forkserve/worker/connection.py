@@ -319,7 +319,7 @@ class Connection(Pipeline):
         decoder.ready.append(self._upload.request)
         self._serve()
         if self.fd >= 0 and self.state is IDLE and self.has_rest:
-            self._await_turn()
+            self.await_turn()
 
     def _after(self, response: Response, flags: int, waits: bool) -> None:
         """Go on after a response that is the last one, or that the client had not taken when the app ended."""

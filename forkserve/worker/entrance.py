@@ -290,6 +290,7 @@ class Entrance:
         now = monotonic()
         self._complain(now)
         waiting = [c for c in loop.connections.values() if (c.state is IDLE or c.state is HEAD) and not c.waits]
+        waiting = [c for c in waiting if not c.has_rest]
         # Who came just now has perhaps sent all of it, and we have not looked yet.
         ripe = [c for c in waiting if self._waits_since(c) < now - _UNSEEN_S]
         ripe.sort(key=lambda c: (c.fresh or c.state is HEAD, self._waits_since(c)))

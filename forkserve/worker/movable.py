@@ -1,8 +1,7 @@
 """The part of a connection that moves: from the worker that holds it to whichever is idle first, by the relay.
 
 A connection moves between two requests, or with a head that is not whole; what came of that goes along, and so do
-requests of a pipeline that have not begun. Runs in a
-worker.
+requests of a pipeline that have not begun. Runs in a worker.
 """
 
 from time import monotonic

@@ -55,7 +55,7 @@ class Pipeline(Inlet):
             if loop.requests >= loop.near_requests and not loop.goes_on(cast("Connection", self)):
                 return
             if monotonic() - began > TURN_S:
-                self._await_turn()
+                self.await_turn()
                 return
             if not decoder.ready:
                 try:
@@ -73,7 +73,7 @@ class Pipeline(Inlet):
         elif not decoder.idle:
             self._await_more(0)
 
-    def _await_turn(self) -> None:
+    def await_turn(self) -> None:
         """Go on after everybody else had a turn. Until then nothing more is read."""
         self.waits = True
         self._loop.readers[self.fd] = nothing
@@ -132,7 +132,7 @@ class Pipeline(Inlet):
         self.on_readable()
         while self._has_pending(tls) and not self.is_paused:
             if monotonic() - began > TURN_S:
-                self._await_turn()
+                self.await_turn()
                 return
             self.on_readable()
 
@@ -145,6 +145,7 @@ class Pipeline(Inlet):
             log.error("request body could not be stored", cause=error)
             error = Refused("503 Service Unavailable", str(error))
         self._refused = error
+        self._decoder.waiting = b""  # what follows means nothing
         if self._decoder.ready:
             self._serve()
         if self.fd >= 0 and self.state in (IDLE, HEAD, BODY):

@@ -50,7 +50,6 @@ class ThreadedLoop(Loop):
         self.given_up: set[ThreadedConnection] = set()  # whose threads hang
         self.attendant = None  # this thread is free to look after who waits
         self.running_now = Running(row)
-        self._threads = threads
         self._pool = Pool(threads, self._run)
         self._waiting = deque()
         self._bell = poll()

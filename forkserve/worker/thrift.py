@@ -84,8 +84,7 @@ class Thrift:
             if connection.fd >= 0:
                 self._look_at(connection)
                 if connection.has_rest:
-                    connection.waits = True
-                    self._loop.turns.append(connection)
+                    connection.await_turn()
         self._held.clear()
 
     def look(self, now: float, patience_s: float) -> None:
@@ -125,6 +124,9 @@ class Thrift:
         if self.forget(connection):  # it is overdue, or has to make room
             self._look_at(connection)
         if connection.state is IDLE:
+            if connection.has_rest:  # nothing is read before that is served
+                connection.take_turn()
+                return
             if not self.admits(connection):
                 return
             if self._can_be_peeked(connection):
@@ -134,11 +136,7 @@ class Thrift:
 
     def _can_be_peeked(self, connection: "Connection") -> bool:
         loop = self._loop
-        is_plain = (
-            connection._tls is None
-            and not connection.has_rest
-            and (connection._held is None or connection._held.is_free)
-        )
+        is_plain = connection._tls is None and (connection._held is None or connection._held.is_free)
         return is_plain and isinstance(connection._decoder, Decoder) and not (loop.is_busy or loop.is_full)
 
     def _read_one(self, connection: "Connection") -> None:

@@ -27,9 +27,8 @@ class Turns(list[Waiting]):
 
     def give(self) -> None:
         """Let each of those that are here go on for a moment; it may come again."""
-        due = self[:]
-        self.clear()
-        for connection in due:
+        for _ in range(len(self)):  # who has not had his turn stays in sight of the attendant
+            connection = self.pop(0)
             if connection.fd >= 0 and connection.waits:
                 connection.take_turn()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from forkserve.worker.connection import Connection
     from forkserve.worker.loop import Loop
 
-_BUFFER_BYTES = 64 * 1024
+_BUFFER_BYTES = 48 * 1024  # what follows the body waits in memory
 _SLOW = "the client was too slow with its body"
 
 

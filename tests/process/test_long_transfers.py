@@ -50,19 +50,6 @@ def test_promise_03_new_workers_do_not_wait_for_old_ones_that_finish(relay: str)
         s.wait_line("reload done gen=2")
 
 
-def test_promise_03_reload_is_not_given_up_for_old_ones_that_finish() -> None:
-    with Server(app=SITE, workers=WORKERS, reload_settle=0, reload_timeout="1s") as s, all_busy(s) as busy:
-        s.signal(signal.SIGHUP)
-        wait_until(
-            lambda: len([line for line in s.lines("worker ready") if "gen=2" in line]) == WORKERS, "the new ones"
-        )
-        s.signal(signal.SIGHUP)  # the clock of the first would run out meanwhile
-        s.wait_line("reload began gen=3")
-        finish(busy)
-        s.wait_line("reload done gen=3")
-        assert s.lines("reload failed") == []
-
-
 def test_promise_03_without_room_for_them_the_old_ones_are_waited_for() -> None:
     s = Server(app=SITE, workers=WORKERS, reload_settle=0, reload_retiring=0)
     with s, MostLive(s.pid) as seen, all_busy(s) as busy:

@@ -210,6 +210,21 @@ def test_bad_request_behind_many_good_ones_is_refused_after_them(threads: int) -
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("bad", [b"GARBAGE\r\n\r\n", b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+def test_what_follows_a_bad_request_means_nothing(bad: bytes, threads: int) -> None:
+    good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    found = []
+    with serving(threads=threads) as s:
+        for behind in (b"", good * 3):
+            with Client(s) as client:
+                for _ in range(3):  # its head is known by then
+                    assert client.send(good).reply().code == 200
+                found.append(client.send(bad + behind).reply().code)
+                assert client.rest() == b""
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
 def test_requests_behind_a_large_response_wait_unread(threads: int) -> None:
     with serving(threads=threads) as s, Client(s, window=4096) as client:
         client.sock.setblocking(False)

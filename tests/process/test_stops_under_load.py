@@ -104,7 +104,7 @@ def test_promise_10_stops_under_load_answer_all(path: str) -> None:
     assert set(total) == {"answered"}, total
 
 
-def test_promise_10_newcomers_are_refused_soon_while_the_last_requests_run() -> None:
+def test_promise_10_newcomers_are_refused_and_the_port_is_free_while_the_last_requests_run() -> None:
     with Server(app=SITE, workers=2, bind=["127.0.0.1:0"]) as s, Gate(s) as gate:
         [address] = s.addresses
         with s.connect(address) as sock:
@@ -113,7 +113,9 @@ def test_promise_10_newcomers_are_refused_soon_while_the_last_requests_run() -> 
             s.signal(signal.SIGTERM)
             s.wait_line("retiring worker", count=2)
             wait_until(lambda: is_refused(s, address), "that newcomers are refused")
-            assert len(s.workers()) == 1, "the request runs still"
+            with Server(app=SITE, workers=1, bind=[address]) as successor:
+                assert successor.get_at(address, "/pid").status == 200
+                assert len(s.workers()) == 1, "the request runs still"
             gate.open()
             assert read_to_end(sock).startswith(b"HTTP/1.1 200")
         assert s.wait_exit() == 0
@@ -125,18 +127,3 @@ def is_refused(s: Server, address: str) -> bool:
     except ConnectionRefusedError:
         return True
     return False
-
-
-def test_promise_10_port_is_free_for_the_next_while_the_last_requests_run() -> None:
-    with Server(app=SITE, workers=1, bind=["127.0.0.1:0"]) as s, Gate(s) as gate:
-        [address] = s.addresses
-        with s.connect(address) as sock:
-            sock.sendall(one_request(gate.path))
-            gate.wait_entered()
-            s.signal(signal.SIGTERM)
-            wait_until(lambda: is_refused(s, address), "that newcomers are refused")
-            gate.open()
-            assert read_to_end(sock).startswith(b"HTTP/1.1 200")
-        assert s.wait_exit() == 0
-        with Server(app=SITE, workers=1, bind=[address]) as other:
-            assert other.get_at(address, "/pid").status == 200

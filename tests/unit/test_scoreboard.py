@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from forkserve.master.records import MOST_LIVE
 from forkserve.unix import scoreboard
 from forkserve.unix.scoreboard import BEGAN, DEADLINE, GENERATION, PID, REQUESTS, SLOTS, Scoreboard
 
@@ -92,3 +93,7 @@ def test_the_board_cannot_be_resized(board: Scoreboard) -> None:
     for size in (0, 1 << 30):
         with pytest.raises(PermissionError):
             os.ftruncate(board.fd, size)
+
+
+def test_there_is_a_row_for_every_child_that_may_live() -> None:
+    assert MOST_LIVE == SLOTS
